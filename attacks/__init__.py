@@ -1,0 +1,1 @@
+"""What an adversary does with what it is given. Strangers to the targets."""

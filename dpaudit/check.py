@@ -1,0 +1,53 @@
+"""One vocabulary of validation: `Expected name=value in [lo, hi].`"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dpaudit.errors import UsageError, nearest
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+
+def in_range(
+    name: str,
+    value: float,
+    low: float,
+    high: float,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+    remedy: str = "",
+) -> float:
+    """Return `value` if it lies between `low` and `high`, else raise `UsageError`."""
+    inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
+    if math.isnan(value) or not inside:
+        left, right = "(" if open_low else "[", ")" if open_high else "]"
+        raise UsageError(f"Expected {name}={value!r} in {left}{low}, {high}{right}. {remedy}".rstrip())
+    return value
+
+
+def one_of(name: str, value: str, known: Collection[str]) -> str:
+    """Return `value` if it is among `known`, else raise `UsageError` with the nearest right one."""
+    if value not in known:
+        raise UsageError(f"Expected {name} to be a known name, found {value!r}: {nearest(value, known)}")
+    return value
+
+
+def finite(name: str, values: ArrayLike) -> FloatArray:
+    """Return `values` as float64, or raise `UsageError` naming the first position that is not finite."""
+    array = np.asarray(values, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(array))
+    if bad.size:
+        first = int(bad[0])
+        raise UsageError(
+            f"Expected {name} to be finite, found {array.ravel()[first]} at position {first} "
+            f"({bad.size} of {array.size} values). Remove or repair these rows."
+        )
+    return array

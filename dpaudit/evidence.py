@@ -1,0 +1,167 @@
+"""What was observed, with the sampling design in its type: an estimator accepts one kind only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dpaudit.check import BoolArray, FloatArray, IntArray
+from dpaudit.claim import Adjacency
+
+
+class Access(StrEnum):
+    """What the adversary sees, strongest first."""
+
+    LEDGER = "ledger"
+    REPLAY = "replay"
+    STEP = "step"
+    FINAL_MODEL = "final-model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownNull:
+    """Ranks of inserted canaries among references that were never inserted.
+
+    Without the canary each p-value is (super-)uniform, given everything before it.
+
+    Attributes:
+        p_values: (n,) `(1 + #{reference score >= canary score}) / (K + 1)`, in observation order.
+        n_references: K, which caps how extreme one p-value can be.
+        unit: "step" (tested against the mechanism of one step, composed afterwards) or
+            "run" (tested against the whole claim).
+        cluster: (n,) run of each observation when several share one run, else None (independent).
+        phase: (n,) index into the claim's ledger for steps; None means phase 0.
+        source: the attack that produced it.
+        access: what that attack saw.
+        adjacency: the neighbouring relation that the insertion realises.
+    """
+
+    p_values: FloatArray
+    n_references: int
+    unit: str
+    source: str
+    access: Access
+    adjacency: Adjacency = Adjacency.ADD_REMOVE
+    cluster: IntArray | None = None
+    phase: IntArray | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoSample:
+    """Scores of independent runs with and without the canary; higher means "with".
+
+    Attributes:
+        scores_in: (n1,) scores where the canary was in.
+        scores_out: (n0,) scores where it was out.
+    """
+
+    scores_in: FloatArray
+    scores_out: FloatArray
+    source: str
+    access: Access
+    adjacency: Adjacency = Adjacency.ADD_REMOVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneRun:
+    """Scores of many records of one training run, each in or out by its own coin.
+
+    Dependent through the model: it has no two-sample interpretation.
+
+    Attributes:
+        scores: (m,) higher means member.
+        included: (m,) whether the record was in.
+    """
+
+    scores: FloatArray
+    included: BoolArray
+    source: str
+    access: Access
+    adjacency: Adjacency = Adjacency.REPLACE_ONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guesses:
+    """Successes at guessing which of n equally likely candidates was used.
+
+    Attributes:
+        successes: number of right guesses.
+        trials: number of games, independent or conditionally so.
+        baseline: kappa = 1/n, the chance of a right guess without the release.
+        unit: "step" or "run", as in `KnownNull`.
+    """
+
+    successes: int
+    trials: int
+    baseline: float
+    unit: str
+    source: str
+    access: Access
+    adjacency: Adjacency = Adjacency.ADD_REMOVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseSample:
+    """Noise measured at one parameter, against the sensitivity measured there.
+
+    Attributes:
+        where: name of the parameter.
+        sum_of_squares: of the noise, in units of the clipping norm squared.
+        count: number of independent coordinates in it.
+        claimed_std: the noise multiplier that the ledger says.
+    """
+
+    where: str
+    sum_of_squares: float
+    count: int
+    claimed_std: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """What re-executing the optimizer step on neighbouring batches showed.
+
+    Attributes:
+        sensitivity: largest movement of the released sum by one record, over the clipping norm.
+        sensitivity_where: the neighbour that moved it so far.
+        noise: one sample per parameter.
+        executions: how many optimizer steps were executed.
+        steps: at how many training steps.
+    """
+
+    sensitivity: float
+    sensitivity_where: str
+    noise: tuple[NoiseSample, ...]
+    executions: int
+    steps: int
+    source: str = "replay"
+    access: Access = Access.REPLAY
+    adjacency: Adjacency = Adjacency.ADD_REMOVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A deterministic contradiction between what was claimed and what ran.
+
+    Attributes:
+        check: name of the check.
+        where: the parameter, call or setting concerned.
+        expected: in words, with the number.
+        measured: in words, with the number.
+        epsilon: the epsilon that follows at the claim's delta; inf if none is finite, None if unknown.
+        remedy: the usual repair.
+    """
+
+    check: str
+    where: str
+    expected: str
+    measured: str
+    epsilon: float | None
+    remedy: str
+    source: str = "replay"
+    access: Access = Access.REPLAY
+
+
+Evidence = KnownNull | TwoSample | OneRun | Guesses | Replay | Finding
+"""Every kind of evidence."""
+

@@ -1,0 +1,208 @@
+"""The audit record: one JSON document from which every report, gate and re-estimate is made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from dpaudit.claim import Adjacency, Claim
+from dpaudit.errors import UsageError
+from dpaudit.estimate import Estimate, Rate
+from dpaudit.evidence import Access, Finding
+from dpaudit.verdict import Verdict
+
+SCHEMA_VERSION = 1
+RECORD_NAME = "record.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accounted:
+    """An epsilon recomputed from the ledger by one accountant under one adjacency."""
+
+    accountant: str
+    adjacency: Adjacency
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A thinned series for a figure (at most 160 points); raw scores never enter the record.
+
+    Attributes:
+        kind: "roc" (FPR, TPR), "claimed-roc" (FPR, largest TPR the claim allows),
+            "histogram-in" / "histogram-out" (bin centre, density), "anytime" (observations, epsilon lower
+            bound so far), "reconstruction" (baseline, success) or "reconstruction-limit".
+        source: the attack.
+        slice: group of records.
+        x: abscissa.
+        y: ordinate.
+        lower: lower band, or empty.
+        upper: upper band, or empty.
+    """
+
+    kind: str
+    source: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    lower: tuple[float, ...] = ()
+    upper: tuple[float, ...] = ()
+    slice: str = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A row of the checklist of the guarantee: recomputed, checked, declared or unknown."""
+
+    name: str
+    state: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """An attack class and whether it ran: RUN, NOT RUN or NOT APPLICABLE, with the reason."""
+
+    attack: str
+    target: str
+    status: str
+    access: Access
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """A trial of the plan: planned, finished, or lost."""
+
+    key: str
+    target: str
+    kind: str
+    status: str
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRecord:
+    """Everything that was found out about one target.
+
+    Attributes:
+        role: "audited" (its claim is judged) or "control" (must be caught).
+        claim: as it really ran.
+        alpha: the error that all tests of this target may spend together.
+        caught: for controls, whether the attacks caught it.
+    """
+
+    name: str
+    role: str
+    description: str
+    claim: Claim | None
+    recomputed: tuple[Accounted, ...]
+    test_accuracy: float | None
+    train_accuracy: float | None
+    n_parameters: int
+    alpha: float
+    estimates: tuple[Estimate, ...]
+    rates: tuple[Rate, ...]
+    findings: tuple[Finding, ...]
+    curves: tuple[Curve, ...]
+    checklist: tuple[Check, ...]
+    verdict: Verdict
+    caught: bool | None = None
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where the record comes from: hashes, environment, seeds, time."""
+
+    created: str
+    dpaudit_version: str
+    command: str
+    plan_sha256: str
+    data_sha256: str
+    code_sha256: str
+    canary_commitment: str
+    seed: int
+    device: str
+    engine: str
+    environment: dict[str, str]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """One audit. `status` is the worst over the audited targets, with the controls taken into account."""
+
+    schema_version: int
+    title: str
+    alpha: float
+    delta: float
+    status: str
+    reason: str
+    exit_code: int
+    plan: dict[str, Any]
+    plan_toml: str
+    targets: tuple[TargetRecord, ...]
+    coverage: tuple[Coverage, ...]
+    trials: tuple[TrialRecord, ...]
+    provenance: Provenance
+
+
+_ADAPTER: TypeAdapter[AuditRecord] = TypeAdapter(AuditRecord)
+
+
+def dump(record: AuditRecord) -> bytes:
+    """Serialise with sorted keys, so that equal records are equal bytes. Infinity is written as text."""
+    return json.dumps(_finite(_ADAPTER.dump_python(record, mode="python")), sort_keys=True, indent=1).encode()
+
+
+def _finite(value: Any) -> Any:
+    """Replace infinities, which JSON has no word for, by the strings that `float` reads back."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def load(path: Path) -> AuditRecord:
+    """Read a record from its folder or its JSON file.
+
+    Raises:
+        UsageError: missing, not JSON, of a newer schema, or not a record.
+    """
+    file = path / RECORD_NAME if path.is_dir() else path
+    try:
+        document = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(
+            f"Expected a record at {file}, found nothing. Run `dpaudit run` first, or name its folder."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"Expected {file} to be a JSON record, found: {error}. Restore it or run again.") from None
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(version, int):
+        raise UsageError(f"Expected {file} to have an integer schema_version, found {version!r}. Not a record.")
+    if version > SCHEMA_VERSION:
+        raise UsageError(
+            f"Expected schema_version<={SCHEMA_VERSION} in {file}, found {version}. "
+            "It was written by a newer dpaudit: upgrade this one."
+        )
+    try:
+        return _ADAPTER.validate_python(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"Expected a complete record in {file}, found at {where}: {first['msg']}.") from None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of `record.json`."""
+    return _ADAPTER.json_schema()

@@ -1,0 +1,1 @@
+"""From evidence to bounds: each estimator takes one sampling design, as a type."""

@@ -1,0 +1,1 @@
+"""Ways to show a record. Everything here is a pure function of the record and works without torch."""

@@ -1,0 +1,1 @@
+"""What is audited: data, models, training loops, reference mechanisms and planted faults."""
