@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,64 @@ class AuditRecord:
     coverage: tuple[Coverage, ...]
     trials: tuple[TrialRecord, ...]
     provenance: Provenance
+
+
+class GateStatus(StrEnum):
+    """What a gate says. Only PASS, WARN and WAIVED let a release through."""
+
+    PASS = "PASS"
+    WARN = "WARN"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    WAIVED = "WAIVED"
+    NOT_RUN = "NOT RUN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRow:
+    """One gate: what was measured, by which bound, against which limit, and who set that limit.
+
+    Attributes:
+        metric: "verdict", "control", "trials", or a metric that the policy limits.
+        target: empty for gates of the whole record.
+        status: see `GateStatus`.
+        reason: one sentence with the numbers.
+        measured: the bound that was compared; None where there is no data.
+        bound: "lower" or "upper"; empty where nothing is compared.
+        limit: of the policy; None likewise.
+        source: the attack (and slice) that the measured value is from.
+        location: `file:line` of the policy; empty for the gates that are always there.
+        waiver: the waiver that applies, or one that no longer does.
+    """
+
+    metric: str
+    target: str
+    status: GateStatus
+    reason: str
+    measured: float | None = None
+    bound: str = ""
+    limit: float | None = None
+    source: str = ""
+    location: str = ""
+    waiver: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """What a policy says of a record. Not part of `record.json`: a new policy needs no new run.
+
+    Attributes:
+        exit_code: 0 pass, 1 failed or refuted, 3 inconclusive, 4 trials lost.
+        policy: the file the limits came from; empty when only the verdict was asked.
+        date: the day at which waivers were judged, ISO 8601.
+    """
+
+    status: GateStatus
+    exit_code: int
+    reason: str
+    rows: tuple[GateRow, ...]
+    policy: str = ""
+    date: str = ""
 
 
 _ADAPTER: TypeAdapter[AuditRecord] = TypeAdapter(AuditRecord)
