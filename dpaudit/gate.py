@@ -1,0 +1,288 @@
+"""The gate: a record and a policy give an exit code. No GPU, no torch, no training again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+
+from dpaudit.errors import UsageError, nearest
+from dpaudit.policy import (
+    KNOWN_METRICS,
+    Policy,
+    Threshold,
+    Waiver,
+    find_policy,
+    load_policy,
+    parse_policy,
+)
+from dpaudit.record import AuditRecord, GateResult, GateRow, GateStatus, TargetRecord
+from dpaudit.verdict import Status
+
+__all__ = ["Policy", "Threshold", "Waiver", "evaluate", "find_policy", "load_policy", "parse_policy"]
+
+WAIVER_DAYS = 180
+_MISSING = ("lost", "planned")
+_LETS_THROUGH = (GateStatus.PASS, GateStatus.WARN, GateStatus.WAIVED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """The value that decides one metric of one target. `power` is the largest it could have shown."""
+
+    value: float | None
+    source: str = ""
+    power: float = math.inf
+    missing: str = ""
+
+
+def evaluate(record: AuditRecord, policy: Policy | None = None, *, today: date | None = None) -> GateResult:
+    """Judge a record by its verdicts, its trials and the limits of a policy.
+
+    Args:
+        record: the audit. Its own status is not trusted: it is derived again from targets and trials.
+        policy: limits and waivers; None asks for the verdict only.
+        today: the day at which waivers are judged; the default is this day.
+
+    Returns:
+        One row per gate and the exit code: 1 refuted or a limit exceeded, 4 trials missing, 3 too
+        little to say, 0 otherwise. A refutation outranks missing trials; a limit that is exceeded
+        outranks what could not be said.
+
+    Raises:
+        UsageError: a metric or target that the record does not know, or a waiver of too long a term.
+    """
+    policy, today = policy or Policy(), today or date.today()
+    _check_names(record, policy)
+    for waiver in policy.waivers:
+        _check_term(waiver, today)
+    verdicts = [_verdict_row(target) for target in record.targets if target.role == "audited"]
+    if not verdicts:
+        verdicts = [_row("verdict", "", GateStatus.NOT_RUN, "No target was audited.")]
+    limits = [_limit_row(item, target, record, policy, today) for item, target in _pairs(record, policy)]
+    trials = _trials_row(record)
+    rows = (*verdicts, *_control_rows(record), trials, *limits)
+    status, code, reason = _decide(verdicts, trials, rows)
+    return GateResult(
+        status=status, exit_code=code, reason=reason, rows=rows, policy=policy.file, date=today.isoformat()
+    )
+
+
+def _decide(
+    verdicts: list[GateRow], trials: GateRow, rows: tuple[GateRow, ...]
+) -> tuple[GateStatus, int, str]:
+    """The first thing that stops a release, worst first."""
+
+    def first(rows: Iterable[GateRow], *statuses: GateStatus) -> GateRow | None:
+        return next((row for row in rows if row.status in statuses), None)
+
+    if row := first(verdicts, GateStatus.FAIL):
+        return GateStatus.FAIL, 1, row.reason
+    if trials.status not in _LETS_THROUGH:
+        return trials.status, 4, trials.reason
+    if row := first(rows, GateStatus.FAIL):
+        return GateStatus.FAIL, 1, row.reason
+    if row := first(rows, GateStatus.INCONCLUSIVE, GateStatus.NOT_RUN):
+        return GateStatus.INCONCLUSIVE, 3, row.reason
+    for status in (GateStatus.WARN, GateStatus.WAIVED):
+        if row := first(rows, status):
+            return status, 0, row.reason
+    return GateStatus.PASS, 0, "Every gate let the release through."
+
+
+def _row(metric: str, target: str, status: GateStatus, reason: str) -> GateRow:
+    return GateRow(metric=metric, target=target, status=status, reason=reason)
+
+
+def _verdict_row(target: TargetRecord) -> GateRow:
+    status = {
+        Status.REFUTED: GateStatus.FAIL,
+        Status.NOT_REFUTED: GateStatus.PASS,
+        Status.INCONCLUSIVE: GateStatus.INCONCLUSIVE,
+    }[target.verdict.status]
+    return GateRow(
+        metric="verdict",
+        target=target.name,
+        status=status,
+        reason=target.verdict.reason,
+        measured=target.verdict.epsilon_lower,
+        bound="lower",
+        limit=target.claim.epsilon if target.claim else None,
+        source=target.verdict.decided_by or "",
+    )
+
+
+def _control_rows(record: AuditRecord) -> list[GateRow]:
+    controls = [target for target in record.targets if target.role == "control"]
+    if not controls:
+        reason = "No positive control ran: nothing shows that these attacks would have caught a fault."
+        return [_row("control", "", GateStatus.WARN, reason)]
+    rows = []
+    for target in controls:
+        if target.caught:
+            status, reason = GateStatus.PASS, "The control was caught."
+        elif target.caught is None:
+            status, reason = GateStatus.NOT_RUN, "It is not known whether the control was caught."
+        else:
+            status = GateStatus.INCONCLUSIVE
+            reason = "The control was not caught: these attacks had no power here."
+        row = _row("control", target.name, status, reason)
+        rows.append(replace(row, measured=target.verdict.epsilon_lower))
+    return rows
+
+
+def _trials_row(record: AuditRecord) -> GateRow:
+    missing = [trial for trial in record.trials if trial.status in _MISSING]
+    if not missing:
+        return _row("trials", "", GateStatus.PASS, f"All {len(record.trials)} trials are there.")
+    first = f" First: {missing[0].key} of {missing[0].target}: {missing[0].error or missing[0].status}."
+    reason = f"{len(missing)} of {len(record.trials)} trials are missing.{first}"
+    return _row("trials", "", GateStatus.NOT_RUN, reason)
+
+
+def _check_names(record: AuditRecord, policy: Policy) -> None:
+    """Every metric and target of the policy exists; a rate of a plug-in is known once it was measured."""
+    metrics = {*KNOWN_METRICS, *(rate.name for target in record.targets for rate in target.rates)}
+    names = {target.name for target in record.targets}
+    items: tuple[Threshold | Waiver, ...] = (*policy.thresholds, *policy.waivers)
+    for item in items:
+        if item.metric not in metrics:
+            hint = nearest(item.metric, metrics)
+            raise UsageError(f"Expected a known metric at {item.location}, found {item.metric!r}: {hint}")
+        if item.target is not None and item.target not in names:
+            hint = nearest(item.target, names)
+            raise UsageError(f"Expected a target at {item.location}, found {item.target!r}: {hint}")
+
+
+def _check_term(waiver: Waiver, today: date) -> None:
+    latest = today + timedelta(days=WAIVER_DAYS)
+    if waiver.expires > latest:
+        raise UsageError(
+            f"Expected expires={waiver.expires} of the waiver at {waiver.location} at most "
+            f"{WAIVER_DAYS} days ahead ({latest}). Shorten it; it can be renewed."
+        )
+
+
+def _pairs(record: AuditRecord, policy: Policy) -> Iterator[tuple[Threshold, TargetRecord]]:
+    """Each threshold with each target it is about; a limit for one target replaces the general one."""
+    own = {(item.metric, item.target) for item in policy.thresholds if item.target}
+    for item in policy.thresholds:
+        for target in record.targets:
+            general = item.target is None and target.role == "audited"
+            if item.target == target.name or (general and (item.metric, target.name) not in own):
+                yield item, target
+
+
+def _limit_row(
+    item: Threshold, target: TargetRecord, record: AuditRecord, policy: Policy, today: date
+) -> GateRow:
+    measure: Callable[[TargetRecord, AuditRecord, Threshold], _Measured] = {
+        "epsilon_lower": _epsilon_lower,
+        "epsilon_claimed": _epsilon_claimed,
+    }.get(item.metric, _rate)
+    found = measure(target, record, item)
+    status, reason = _compare(item, found)
+    row = GateRow(
+        metric=item.metric,
+        target=target.name,
+        status=status,
+        reason=reason,
+        measured=found.value,
+        bound=item.bound,
+        limit=item.limit,
+        source=found.source,
+        location=item.location,
+    )
+    return _waive(row, policy, today)
+
+
+def _compare(item: Threshold, found: _Measured) -> tuple[GateStatus, str]:
+    """No data never passes, and neither does a quiet bound that could not have reached the limit."""
+    what = f"{item.bound} bound of {item.metric}"
+    if found.value is not None and found.value > item.limit:
+        return GateStatus.FAIL, f"The {what} is {found.value:.4g}, above the limit {item.limit:g}."
+    if found.missing:
+        return (GateStatus.NOT_RUN if found.value is None else GateStatus.INCONCLUSIVE), found.missing
+    if found.value is None:
+        return GateStatus.NOT_RUN, f"There is no data on {item.metric}."
+    if found.power < item.limit:
+        return GateStatus.INCONCLUSIVE, (
+            f"The {what} is {found.value:.4g}, but these observations could not show more than "
+            f"{found.power:.4g}, below the limit {item.limit:g}."
+        )
+    if item.warn is not None and found.value > item.warn:
+        return GateStatus.WARN, f"The {what} is {found.value:.4g}, above the warning level {item.warn:g}."
+    return GateStatus.PASS, f"The {what} is {found.value:.4g}, within the limit {item.limit:g}."
+
+
+def _epsilon_lower(target: TargetRecord, record: AuditRecord, item: Threshold) -> _Measured:
+    """Largest valid lower bound at the record's delta; other adjacencies and deltas are never compared."""
+    valid = [
+        estimate
+        for estimate in target.estimates
+        if estimate.guarantee
+        and estimate.epsilon_lower is not None
+        and not math.isnan(estimate.epsilon_lower)
+        and math.isclose(estimate.delta, target.claim.delta if target.claim else record.delta)
+        and (target.claim is None or estimate.adjacency == target.claim.adjacency)
+    ]
+    bounds = [(estimate.epsilon_lower or 0.0, estimate.source) for estimate in valid]
+    bounds += [(found.epsilon, found.check) for found in target.findings if found.epsilon is not None]
+    if not bounds:
+        return _Measured(value=None, missing=f"No valid lower bound of epsilon for {target.name}.")
+    value, source = max(bounds)
+    return _Measured(value=value, source=source, power=max((e.ceiling for e in valid), default=math.inf))
+
+
+def _epsilon_claimed(target: TargetRecord, record: AuditRecord, item: Threshold) -> _Measured:
+    """The claimed epsilon, or what an accountant makes of the ledger where that is more."""
+    if target.claim is None:
+        return _Measured(value=None, missing=f"{target.name} has no claim.")
+    values = [(target.claim.epsilon, "claim")]
+    values += [
+        (row.epsilon, row.accountant)
+        for row in target.recomputed
+        if row.adjacency == target.claim.adjacency and math.isclose(row.delta, target.claim.delta)
+    ]
+    value, source = max(values)
+    return _Measured(value=value, source=source)
+
+
+def _rate(target: TargetRecord, record: AuditRecord, item: Threshold) -> _Measured:
+    """The worst attack and slice. Where one has no interval its value stands in, but cannot pass."""
+    rates = [rate for rate in target.rates if rate.name == item.metric and not math.isnan(rate.value)]
+    if not rates:
+        return _Measured(value=None, missing=f"{item.metric} was not measured on {target.name}.")
+    ends = [(rate, rate.lower if item.bound == "lower" else rate.upper) for rate in rates]
+    worst, end = max(ends, key=lambda pair: pair[0].value if pair[1] is None else pair[1])
+    bare = [rate.source for rate, end in ends if end is None]
+    return _Measured(
+        value=worst.value if end is None else end,
+        source=worst.source if worst.slice == "all" else f"{worst.source} on {worst.slice}",
+        missing=f"{bare[0]} measured {item.metric} without an {item.bound} bound." if bare else "",
+    )
+
+
+def _waive(row: GateRow, policy: Policy, today: date) -> GateRow:
+    """Apply the waiver of a failed row, or say why it no longer helps."""
+    matching = [
+        waiver
+        for waiver in policy.waivers
+        if waiver.metric == row.metric and waiver.target in (None, row.target)
+    ]
+    if row.status is not GateStatus.FAIL or not matching or row.measured is None:
+        return row
+    live = [waiver for waiver in matching if waiver.expires >= today]
+    if not live:
+        waiver = max(matching, key=lambda item: item.expires)
+        expired = f"Expired on {waiver.expires} ({waiver.approver}, {waiver.location}): not applied."
+        return replace(row, waiver=expired)
+    waiver = max(live, key=lambda item: item.limit)
+    terms = (
+        f"Up to {waiver.limit:g} until {waiver.expires}, approved by {waiver.approver} "
+        f"({waiver.location}): {waiver.reason}"
+    )
+    if row.measured > waiver.limit:
+        return replace(row, waiver=f"Exceeded as well. {terms}")
+    return replace(row, status=GateStatus.WAIVED, reason=f"{row.reason} Waived.", waiver=terms)
