@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpaudit.canary import Canaries
 from dpaudit.check import FloatArray
-from dpaudit.claim import Claim
+from dpaudit.claim import Claim, Ledger
 from dpaudit.evidence import Access, Evidence, Finding
-from dpaudit.estimate import Rate
+
+RowArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class View:
         train_accuracy: on the members with their true labels.
         n_parameters: trainable parameters.
         claim: as it really ran; None when no privacy was claimed.
+        accounted: the phases that the run's own accountant was told of.
         evidence: of the step attacks that rode on the run.
         findings: contradictions seen by the observer of the run.
         weights_sha256: hash of the final weights.
@@ -38,6 +41,7 @@ class View:
     train_accuracy: float
     n_parameters: int
     claim: Claim | None
+    accounted: Ledger = ()
     evidence: tuple[Evidence, ...] = ()
     findings: tuple[Finding, ...] = ()
     weights_sha256: str = ""
@@ -48,8 +52,16 @@ class StepOracle(Protocol):
     """One optimizer step that can be re-executed from its exact state, as a step attack sees it.
 
     Rows are per-record gradients over all trainable parameters, flattened and concatenated in
-    optimizer order: (k, d). Results are what the underlying optimizer was handed, times the
+    optimizer order: (k, d). Releases are what the underlying optimizer was handed, times the
     divisor of the batch, so that they are in units of one record's gradient.
+
+    Attributes:
+        index: number of the step, from 0.
+        phase: index into the ledger as it ran.
+        names: name of each parameter.
+        sizes: number of elements of each parameter; they add up to d.
+        max_grad_norm: clipping norm that the optimizer states.
+        noise_multiplier: noise multiplier that the optimizer states.
     """
 
     index: int
@@ -59,21 +71,17 @@ class StepOracle(Protocol):
     max_grad_norm: float
     noise_multiplier: float
 
-    def rows(self) -> FloatArray:
-        """Per-record gradients of the current batch, (b, d); needs memory b*d."""
-        ...
-
-    def record_gradients(self, x: FloatArray, y: FloatArray) -> FloatArray | None:
-        """Gradients of given records at the current weights, (k, d); None where it cannot be had."""
+    def rows(self) -> RowArray:
+        """Per-record gradients of the current batch before clipping, (b, d); memory b*d."""
         ...
 
     def release(
-        self, *, insert: FloatArray | None = None, remove: int | None = None, noise: bool = True, frozen: bool = False
-    ) -> FloatArray:
+        self, *, insert: RowArray | None = None, remove: int | None = None, noise: bool = True, frozen: bool = False
+    ) -> RowArray:
         """Execute the real step on a neighbouring batch without touching weights or state; (d,).
 
         Args:
-            insert: (d,) gradient of a record to add.
+            insert: (d,) gradient of a record to add, before clipping.
             remove: index of a record to leave out.
             noise: False asks the optimizer for its step with a noise multiplier of 0.
             frozen: True restores the random state first, so that equal calls draw equal noise.
@@ -84,11 +92,11 @@ class StepOracle(Protocol):
 class StepSession(Protocol):
     """One ride of a step attack on one run."""
 
-    def observe(self, step: StepOracle) -> FloatArray | None:
+    def observe(self, step: StepOracle) -> RowArray | None:
         """Look at a step before it happens; may return a (d,) gradient to insert in the real one."""
         ...
 
-    def released(self, gradient: FloatArray) -> None:
+    def released(self, gradient: RowArray) -> None:
         """Receive what the real step released, (d,), if `observe` inserted something."""
         ...
 
@@ -107,14 +115,6 @@ class StepAttack(Protocol):
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> StepSession:
         """Start a session for one run."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leakage:
-    """What an attack on final models found: evidence for bounds, rates for disclosure."""
-
-    evidence: tuple[Evidence, ...] = ()
-    rates: tuple[Rate, ...] = ()
 
 
 @runtime_checkable

@@ -1,0 +1,1 @@
+"""What an adversary can rebuild, against the success that the claim allows."""

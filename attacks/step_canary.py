@@ -1,0 +1,114 @@
+"""A canary gradient through the real clip and noise, ranked among directions that were never inserted.
+
+The canary is drawn uniformly from a bank of K+1 directions. Without it, its rank among the others is
+uniform whatever the optimizer does; with it, a step that satisfies its claim bounds how high it ranks
+(the known-null rank test; ideas from Carlini et al. 2019, arXiv:1802.08232, Nasr et al. 2023,
+arXiv:2302.07956, and Andrew et al. 2024, arXiv:2302.03098).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpaudit.canary import Canaries
+from dpaudit.check import FloatArray
+from dpaudit.evidence import Access, Evidence, KnownNull
+from dpaudit.protocols import RowArray, StepOracle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCanary:
+    """One canary in every real step, and more in re-executions of it.
+
+    Attributes:
+        references: K, directions that compete with the canary; caps a rank at 1/(K+1).
+        replays: re-executions of each step, each with a fresh canary and fresh noise.
+        coordinates: size of the random set of coordinates that directions live on (memory K * coordinates).
+        scale: norm of the inserted gradient in clipping norms: the clip has to bring it down to 1.
+    """
+
+    name: str = "step-canary"
+    access: Access = Access.STEP
+    references: int = 2000
+    replays: int = 10
+    coordinates: int = 4096
+    scale: float = 10.0
+
+    def begin(self, canaries: Canaries, rng: np.random.Generator) -> StepCanarySession:
+        """Start a session with a bank of its own."""
+        return StepCanarySession(self, rng)
+
+
+class StepCanarySession:
+    """Ranks of the canaries of one run, in order of execution."""
+
+    def __init__(self, attack: StepCanary, rng: np.random.Generator):
+        self._attack = attack
+        self._rng = rng
+        self._bank: RowArray | None = None
+        self._support = np.empty(0, dtype=np.int64)
+        self._base: RowArray | None = None
+        self._canary = -1
+        self._p_values: list[FloatArray] = []
+        self._phases: list[int] = []
+        self._phase = 0
+
+    def observe(self, step: StepOracle) -> RowArray:
+        """Replay the step with canaries, and return the one that goes into the real step.
+
+        Costs replays + 1 executions and a product of (replays, coordinates) by (coordinates, K + 1).
+        """
+        bank = self._directions(sum(step.sizes))
+        self._base = step.release(noise=False)
+        chosen = self._rng.integers(len(bank), size=self._attack.replays)
+        rows = [self._row(int(i), step) for i in chosen]
+        if rows:
+            releases = np.stack([step.release(insert=row) for row in rows])
+            self._rank(releases - self._base, chosen)
+        self._phase = step.phase
+        self._phases += [step.phase] * (len(rows) + 1)
+        self._canary = int(self._rng.integers(len(bank)))
+        return self._row(self._canary, step)
+
+    def released(self, gradient: RowArray) -> None:
+        """Rank the canary of the real step."""
+        assert self._base is not None
+        self._rank((gradient - self._base)[None], np.array([self._canary]))
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """All ranks, as one sequence of steps."""
+        if not self._p_values:
+            return ()
+        return (
+            KnownNull(
+                p_values=np.concatenate(self._p_values),
+                n_references=self._attack.references,
+                unit="step",
+                phase=np.asarray(self._phases, dtype=np.int64),
+                source=self._attack.name,
+                access=self._attack.access,
+            ),
+        )
+
+    def _directions(self, d: int) -> RowArray:
+        """Unit directions (K + 1, s) on a random support of s coordinates, drawn once per run."""
+        if self._bank is None:
+            size = min(d, self._attack.coordinates)
+            self._support = np.sort(self._rng.choice(d, size=size, replace=False))
+            bank = self._rng.standard_normal((self._attack.references + 1, size), dtype=np.float32)
+            self._bank = np.asarray(bank / np.linalg.norm(bank, axis=1, keepdims=True), dtype=np.float32)
+        return self._bank
+
+    def _row(self, index: int, step: StepOracle) -> RowArray:
+        row = np.zeros(sum(step.sizes), dtype=np.float32)
+        row[self._support] = self._directions(row.size)[index] * (self._attack.scale * step.max_grad_norm)
+        return row
+
+    def _rank(self, residuals: RowArray, chosen: FloatArray) -> None:
+        """Append (1 + #{reference >= canary}) / (K + 1) for each residual (k, d); ties count against the canary."""
+        assert self._bank is not None
+        scores = residuals[:, self._support] @ self._bank.T
+        own = np.take_along_axis(scores, np.asarray(chosen)[:, None].astype(np.int64), axis=1)
+        self._p_values.append((scores >= own).sum(axis=1) / scores.shape[1])

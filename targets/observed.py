@@ -1,0 +1,138 @@
+"""A training function as a target: run it once under observation and take down what it released."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from dpaudit.canary import Canaries
+from dpaudit.check import FloatArray, IntArray
+from dpaudit.errors import TrialError, UsageError
+from dpaudit.protocols import StepAttack, View
+from dpaudit.targets.observe import observe
+
+Predict = Callable[[torch.Tensor], torch.Tensor]
+Fit = Callable[..., Predict]
+_BATCH = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFunction:
+    """A target made of `fit(x, y, *, seed, device, **options) -> model`.
+
+    Attributes:
+        name: of the target in the plan.
+        fit: the training function; gets the members as float32 features and int64 labels and returns
+            a module or callable from raw features (b, ...) to logits (b, classes).
+        options: keyword arguments of `fit` from the plan.
+        delta: at which the run's accountant is asked for its epsilon.
+    """
+
+    name: str
+    fit: Fit
+    delta: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def train(
+        self, canaries: Canaries, *, seed: int, device: str, attacks: Sequence[StepAttack] = ()
+    ) -> View:
+        """Train once. Costs what `fit` costs, and for each step what the step attacks re-execute.
+
+        Raises:
+            TrialError: the model's outputs are not finite logits of the right shape.
+            UsageError: `fit` does not accept the plan's options.
+        """
+        start = time.perf_counter()
+        rng = np.random.default_rng(seed)
+        with _seeded(seed), observe(attacks, canaries, rng) as seen:
+            model = self._call(canaries, seed, device)
+        scores = log_probabilities(model, canaries.x, device)
+        clean = canaries.member & ~canaries.canary
+        return View(
+            canaries=canaries,
+            scores=scores,
+            test_accuracy=_accuracy(log_probabilities(model, canaries.test_x, device), canaries.test_y),
+            train_accuracy=_accuracy(scores[clean], canaries.y[clean]),
+            n_parameters=_n_parameters(model),
+            claim=seen.claim(self.delta),
+            accounted=seen.accounted(),
+            evidence=seen.evidence(),
+            findings=seen.findings(),
+            weights_sha256=_hash(model),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _call(self, canaries: Canaries, seed: int, device: str) -> Predict:
+        x, y = canaries.train_x.astype(np.float32), canaries.train_y
+        model = self.fit(x, y, seed=seed, device=device, **self.options)
+        if not callable(model):
+            raise UsageError(
+                f"Expected {self.name}'s training function to return a model, found {type(model).__name__}. "
+                "Return a torch.nn.Module or a callable from features to logits."
+            )
+        return model
+
+
+def log_probabilities(model: Predict, x: FloatArray, device: str) -> FloatArray:
+    """Float64 log-probabilities (n, classes) of `model` on raw features (n, ...).
+
+    Raises:
+        TrialError: outputs are not (n, classes) or not finite.
+    """
+    if isinstance(model, torch.nn.Module):
+        model.eval()
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(x), _BATCH):
+            features = torch.as_tensor(x[start : start + _BATCH], dtype=torch.float32, device=device)
+            parts.append(torch.log_softmax(model(features).double(), dim=-1).cpu())
+    outputs: FloatArray = torch.cat(parts).numpy()
+    if outputs.ndim != 2 or len(outputs) != len(x):
+        raise TrialError(f"Expected logits of shape ({len(x)}, classes), found {outputs.shape}. Return one row a record.")
+    if not np.isfinite(outputs).all():
+        bad = int((~np.isfinite(outputs)).any(axis=1).sum())
+        raise TrialError(
+            f"Expected finite logits, found NaN or infinity for {bad} of {len(x)} records. "
+            "Lower the learning rate or repair the loss."
+        )
+    return outputs
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch and numpy for code that uses their global generators, and put them back afterwards."""
+    state = np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        np.random.set_state(state)
+
+
+def _accuracy(scores: FloatArray, labels: IntArray) -> float:
+    return float((scores.argmax(axis=1) == labels).mean()) if len(labels) else float("nan")
+
+
+def _n_parameters(model: Predict) -> int:
+    return sum(p.numel() for p in model.parameters()) if isinstance(model, torch.nn.Module) else 0
+
+
+def _hash(model: Predict) -> str:
+    """SHA-256 over names and bytes of the weights; empty for a callable that is no module."""
+    if not isinstance(model, torch.nn.Module):
+        return ""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
