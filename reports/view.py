@@ -1,0 +1,225 @@
+"""From the record to what a reader sees first: verdicts and cards, and the page around them. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dpaudit.estimate import Estimate, Rate
+from dpaudit.record import AuditRecord, GateResult, TargetRecord
+from dpaudit.reports import numbers, tables, words
+from dpaudit.reports.tables import Table, metric_name, rate_status, worst_first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One number with what it means: its interval, its limit and the status that follows."""
+
+    label: str
+    value: str
+    interval: str
+    limit: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictRow:
+    """One line of the verdict table."""
+
+    status: str
+    target: str
+    role: str
+    claim: str
+    epsilon_lower: str
+    ceiling: str
+    decided_by: str
+    reason: str
+
+
+def status_of(target: TargetRecord) -> str:
+    """The status word of a target; for controls, whether it was caught."""
+    if target.role != "control":
+        return str(target.verdict.status)
+    return {True: "CAUGHT", False: "NOT CAUGHT", None: "NOT RUN"}[target.caught]
+
+
+def comparable(target: TargetRecord) -> tuple[Estimate, ...]:
+    """Guaranteed estimates that speak of the claim's adjacency and delta; all of them without a claim."""
+    guaranteed = tuple(item for item in target.estimates if item.guarantee)
+    if target.claim is None:
+        return guaranteed
+    claim = target.claim
+    return tuple(
+        item
+        for item in guaranteed
+        if item.adjacency == claim.adjacency and math.isclose(item.delta, claim.delta)
+    )
+
+
+def ceiling(target: TargetRecord) -> float | None:
+    """The largest bound that the evidence on a target could have shown; None without observations."""
+    return max((item.ceiling for item in comparable(target) if item.n_observations), default=None)
+
+
+def verdict_rows(record: AuditRecord) -> tuple[VerdictRow, ...]:
+    """One row per target, audited ones first."""
+    return tuple(
+        VerdictRow(
+            status=status_of(target),
+            target=target.name,
+            role=target.role,
+            claim=numbers.epsilon(target.claim.epsilon) if target.claim else "none",
+            epsilon_lower=numbers.epsilon(target.verdict.epsilon_lower, end="lower"),
+            ceiling=numbers.epsilon(ceiling(target)),
+            decided_by=target.verdict.decided_by or numbers.NONE,
+            reason=target.verdict.reason,
+        )
+        for target in (*words.audited(record), *words.controls(record))
+    )
+
+
+def cards(target: TargetRecord, record: AuditRecord) -> tuple[Card, ...]:
+    """The few numbers that a reader should see first about a target."""
+    bound, claimed = target.verdict.epsilon_lower, target.claim.epsilon if target.claim else None
+    reach = ceiling(target)
+    weak = reach is not None and claimed is not None and reach <= claimed
+    found = [
+        Card(
+            label="Lower bound of ε",
+            value=numbers.epsilon(bound, end="lower")
+            if bound is None
+            else f"≥ {numbers.epsilon(bound, end='lower')}",
+            interval=f"level {numbers.level(1 - target.alpha)}, over all tests of this target",
+            limit=f"claim: {words.claim(target)}",
+            status=status_of(target),
+        ),
+        Card(
+            label="Ceiling of the audit",
+            value=numbers.epsilon(reach),
+            interval="the most these observations could have shown",
+            limit="must exceed the claim" if claimed is not None else "no claim to exceed",
+            status="NO DATA"
+            if reach is None
+            else "TOO LOW"
+            if weak
+            else "HIGH ENOUGH"
+            if claimed
+            else "NO LIMIT",
+        ),
+    ]
+    for name in ("tpr_at_fpr_0.01", "reconstruction_success"):
+        if worst := next((rate for rate in worst_first(target.rates) if rate.name == name), None):
+            found.append(_rate_card(worst))
+    return tuple(found)
+
+
+def _rate_card(rate: Rate) -> Card:
+    where = rate.source if rate.slice == "all" else f"{rate.source}, worst group: {rate.slice}"
+    return Card(
+        label=metric_name(rate.name),
+        value=numbers.rate(rate.name, rate.value),
+        interval=f"{numbers.interval(rate.name, rate.lower, rate.upper)} ({where})",
+        limit="the claim sets no limit"
+        if rate.limit is None
+        else f"the claim allows {numbers.rate(rate.name, rate.limit)}",
+        status=rate_status(rate),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetView:
+    """Everything the page shows about one target, figures aside."""
+
+    anchor: str
+    name: str
+    role: str
+    description: str
+    status: str
+    reason: str
+    decided_by: str
+    facts: tuple[tuple[str, str], ...]
+    cards: tuple[Card, ...]
+    findings: Table
+    estimates: Table
+    rates: Table
+    ledger: Table
+    recomputed: Table
+    checklist: Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageView:
+    """Everything the page shows, figures aside."""
+
+    title: str
+    status: str
+    headline: str
+    reasons: tuple[tuple[str, str, str], ...]
+    control: str
+    not_said: tuple[str, ...]
+    level: str
+    targets: tuple[TargetView, ...]
+    gate: GateResult | None
+    gates: Table | None
+    coverage: Table
+    trials: Table
+    lost: Table
+    provenance: tuple[tuple[str, str], ...]
+    glossary: tuple[tuple[str, str], ...]
+    command: str
+    plan: str
+    created: str
+
+
+def page(record: AuditRecord, gate: GateResult | None = None) -> PageView:
+    """Compute everything that the page shows from the record and, where there is one, the gate."""
+    shown = (*words.audited(record), *words.controls(record))
+    return PageView(
+        title=record.title,
+        status=record.status,
+        headline=words.headline(record),
+        reasons=tuple((status_of(t), t.name, t.verdict.reason) for t in words.audited(record)),
+        control=words.control_sentence(record),
+        not_said=words.not_said(record),
+        level=numbers.level(record.alpha),
+        targets=tuple(_target(target, index, record) for index, target in enumerate(shown, start=1)),
+        gate=gate,
+        gates=tables.gates(gate) if gate else None,
+        coverage=tables.coverage(record),
+        trials=tables.trial_counts(record),
+        lost=tables.lost_trials(record),
+        provenance=tables.provenance(record),
+        glossary=words.GLOSSARY,
+        command=record.provenance.command,
+        plan=record.plan_toml,
+        created=record.provenance.created,
+    )
+
+
+def _target(target: TargetRecord, index: int, record: AuditRecord) -> TargetView:
+    claim = target.claim
+    facts = (
+        ("Claim", words.claim(target)),
+        ("Said by", claim.source if claim else numbers.NONE),
+        ("Records", numbers.count(claim.dataset_size) if claim else numbers.NO_DATA),
+        ("Parameters", numbers.count(target.n_parameters) if target.n_parameters else numbers.NO_DATA),
+        ("Accuracy on test records", numbers.percent(target.test_accuracy)),
+        ("Accuracy on members", numbers.percent(target.train_accuracy)),
+    )
+    return TargetView(
+        anchor=f"target-{index}",
+        name=target.name,
+        role=target.role,
+        description=target.description,
+        status=status_of(target),
+        reason=target.verdict.reason,
+        decided_by=target.verdict.decided_by or "",
+        facts=facts,
+        cards=cards(target, record),
+        findings=tables.findings(target),
+        estimates=tables.estimates(target),
+        rates=tables.rates(target),
+        ledger=tables.ledger(target),
+        recomputed=tables.recomputed(target),
+        checklist=tables.checklist(target),
+    )
