@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpaudit.check import BoolArray, FloatArray, IntArray
+from dpaudit.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +47,66 @@ class Canaries:
     def train_y(self) -> IntArray:
         """Labels of the members."""
         return self.y[self.member]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The records of an audit before anybody is drawn: fields as in `Canaries`."""
+
+    x: FloatArray
+    y: IntArray
+    canary: BoolArray
+    test_x: FloatArray
+    test_y: IntArray
+
+    def draw(self, rng: np.random.Generator) -> Canaries:
+        """Put a random half of the canaries and a random half of the other records in.
+
+        Exactly half, so that every training set has the same size: dropping a record would otherwise
+        change the sample rate that Opacus derives from it. The neighbouring relation is replace-one.
+        """
+        member = np.zeros(len(self.y), dtype=np.bool_)
+        for group in (np.flatnonzero(self.canary), np.flatnonzero(~self.canary)):
+            member[rng.permutation(group)[: len(group) // 2]] = True
+        return Canaries(
+            x=self.x, y=self.y, member=member, canary=self.canary, test_x=self.test_x, test_y=self.test_y
+        )
+
+    def sha256(self) -> str:
+        """Hash of the pool and the records beside it."""
+        digest = hashlib.sha256()
+        for part in (self.x, self.y, self.canary, self.test_x, self.test_y):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+
+def make_pool(
+    x: FloatArray, y: IntArray, *, n_canaries: int, test_fraction: float, rng: np.random.Generator
+) -> Pool:
+    """Set records aside for testing and give `n_canaries` of the rest a wrong label.
+
+    Args:
+        x: (n, ...) features.
+        y: (n,) labels.
+        n_canaries: mislabelled records; a memorising model knows them only from having seen them.
+        test_fraction: share of the records that stays outside the game.
+        rng: source of the draw.
+
+    Raises:
+        UsageError: fewer than 20 records or 2 classes, or more canaries than half of the pool.
+    """
+    n, n_classes = len(y), int(y.max(initial=0)) + 1
+    if n < 20 or n_classes < 2:
+        raise UsageError(f"Expected at least 20 records and 2 classes, found {n} and {n_classes}. Use more data.")
+    order = rng.permutation(n)
+    n_test = max(1, round(n * test_fraction))
+    test, pool = order[:n_test], order[n_test:]
+    if n_canaries > len(pool) // 2:
+        raise UsageError(
+            f"Expected data.canaries={n_canaries} to be at most half of the pool of {len(pool)} records. Plant fewer."
+        )
+    canary = np.zeros(len(pool), dtype=np.bool_)
+    canary[:n_canaries] = True
+    labels = y[pool].copy()
+    labels[canary] = (labels[canary] + rng.integers(1, n_classes, n_canaries)) % n_classes
+    return Pool(x=x[pool], y=labels, canary=canary, test_x=x[test], test_y=y[test])

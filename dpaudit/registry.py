@@ -1,0 +1,99 @@
+"""Names to objects, lazily: the only module that knows attacks and targets by name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from dpaudit.errors import UsageError, nearest
+
+TRAININGS: Mapping[str, str] = {
+    "plain": "dpaudit.targets.trainer:fit_plain",
+    "opacus": "dpaudit.targets.trainer:fit_opacus",
+}
+DATA: Mapping[str, str] = {
+    "digits": "dpaudit.targets.datasets:digits",
+    "breast-cancer": "dpaudit.targets.datasets:breast_cancer",
+}
+ATTACKS: Mapping[str, str] = {
+    "replay": "dpaudit.attacks.replay:ReplayAttack",
+    "step-canary": "dpaudit.attacks.step_canary:StepCanary",
+    "prior-aware": "dpaudit.attacks.reconstruction.prior_aware:PriorAware",
+    "loss-threshold": "dpaudit.attacks.membership.loss_threshold:LossThreshold",
+    "lira": "dpaudit.attacks.membership.lira:Lira",
+}
+ENGINES: Mapping[str, str] = {
+    "inline": "dpaudit.backend:InlineEngine",
+    "local": "dpaudit.backend:LocalEngine",
+}
+TRAINING_TARGET = "dpaudit.targets.observed:TrainingFunction"
+LOAD_DATA = "dpaudit.targets.datasets:load"
+
+_GROUPS = {"attack": "dpaudit.attacks", "training function": "dpaudit.targets"}
+
+
+def known(kind: str, table: Mapping[str, str]) -> dict[str, str]:
+    """The literal table and what installed packages add through entry points."""
+    group = _GROUPS.get(kind)
+    found = {point.name: point.value for point in entry_points(group=group)} if group else {}
+    return {**found, **table}
+
+
+def resolve(kind: str, name: str, table: Mapping[str, str], *, path: Path | None = None) -> Any:
+    """Import what a plan names: a known name, or "module:object".
+
+    Args:
+        kind: for the error, such as "attack".
+        name: as written in the plan.
+        table: known names.
+        path: a folder to find the user's modules in, first.
+
+    Raises:
+        UsageError: unknown name, no such module, no such object, or an import that raises.
+    """
+    names = known(kind, table)
+    if name not in names and ":" not in name:
+        raise UsageError(f"Expected a known {kind} or module:object, found {name!r}: {nearest(name, names)}")
+    module_name, _, attribute = names.get(name, name).partition(":")
+    if path is not None and str(path) not in sys.path:
+        sys.path.insert(0, str(path))
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise UsageError(
+            f"Expected {kind} {name!r} to import, found {type(error).__name__}: {error}. "
+            "Run from the folder that holds the module, or install it."
+        ) from error
+    if not hasattr(module, attribute):
+        raise UsageError(
+            f"Expected {module_name} to have {attribute!r}, found none: {nearest(attribute, public(module))}"
+        )
+    return getattr(module, attribute)
+
+
+def public(module: object) -> list[str]:
+    """Names of a module that do not start with an underscore."""
+    return [name for name in vars(module) if not name.startswith("_")]
+
+
+def build(kind: str, name: str, table: Mapping[str, str], options: Mapping[str, Any]) -> Any:
+    """Make the named attack or engine from its recipe.
+
+    Raises:
+        UsageError: unknown name, or an option that its class does not have, with the nearest right one.
+    """
+    made = resolve(kind, name, table)
+    if is_dataclass(made):
+        right = {field.name for field in fields(made) if field.name not in ("name", "access")}
+        for option in options:
+            if option not in right:
+                raise UsageError(f"Expected a known option of {kind} {name!r}, found {option!r}: {nearest(option, right)}")
+    try:
+        return made(**options)
+    except TypeError as error:
+        raise UsageError(f"Expected {kind} {name!r} to accept {dict(options)!r}, found: {error}.") from None

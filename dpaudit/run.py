@@ -1,0 +1,206 @@
+"""A plan becomes a record: trials, then judgement, as a stream of events. Nothing here prints."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dpaudit import __version__
+from dpaudit.backend import Engine, Outcome, Task, choose_device, device_name
+from dpaudit.errors import UsageError
+from dpaudit.events import Analysing, Event, RunFinished, RunStarted, TrialFinished, TrialLost
+from dpaudit.judge import judge_audit
+from dpaudit.plan import AuditPlan, canonical
+from dpaudit.protocols import View
+from dpaudit.record import RECORD_NAME, SCHEMA_VERSION, AuditRecord, Provenance, TrialRecord, dump
+from dpaudit.registry import DATA, ENGINES, build, resolve
+from dpaudit.store import Store, code_sha256, write_atomic
+from dpaudit.trial import (
+    AUDITED,
+    SHADOW,
+    TrialSpec,
+    attacks_of,
+    canaries_of,
+    execute,
+    load_view,
+    module_files,
+    pool_of,
+    training_function,
+)
+
+_ENVIRONMENT = ("torch", "opacus", "dp-accounting", "numpy", "scipy", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to run and where.
+
+    Attributes:
+        plan: the audit plan.
+        plan_text: its TOML as the user wrote it.
+        plan_folder: where the user's own modules are found.
+        out: folder of the record.
+        command: what the user typed, for the record.
+    """
+
+    plan: AuditPlan
+    plan_text: str
+    plan_folder: Path
+    out: Path
+    command: str
+
+
+def run(job: Job) -> Iterator[Event]:
+    """Run every trial that is not on disk yet, judge, and write the record.
+
+    To resume after an interruption is to call it again. Yields events as they happen.
+
+    Raises:
+        UsageError: the plan names something that is not there, before anything is trained.
+        StoreError: the folder cannot be written.
+    """
+    started = time.perf_counter()
+    plan = job.plan
+    device = choose_device(plan.compute.device)
+    engine: Engine = build("engine", plan.compute.engine, ENGINES, {})
+    code = _check(job)
+    specs = _specs(job, device, code)
+    store = Store(job.out)
+    views = {spec.key: view for spec in specs if (view := load_view(store, spec)) is not None}
+    write_atomic(job.out / "plan.toml", job.plan_text.encode())
+    yield RunStarted(
+        folder=str(job.out), trials=len(specs), cached=len(views), device=device, engine=plan.compute.engine
+    )
+    trials = {spec.key: _trial_record(spec, "cached", views[spec.key].seconds) for spec in specs if spec.key in views}
+    by_key = {spec.key: spec for spec in specs}
+    for spec in specs:
+        if spec.key in views:
+            yield _finished(spec, views[spec.key].seconds, cached=True)
+    tasks = [Task(key=spec.key, run=execute, argument=spec) for spec in specs if spec.key not in views]
+    for outcome in engine.outcomes(tasks, workers=plan.compute.workers, timeout=plan.compute.timeout):
+        spec = by_key[outcome.key]
+        view = None if outcome.error else load_view(store, spec)
+        trials[spec.key] = _ended(spec, outcome, view)
+        if view is None:
+            yield TrialLost(key=spec.key, target=spec.target, kind=spec.kind, error=trials[spec.key].error)
+        else:
+            views[spec.key] = view
+            yield _finished(spec, outcome.seconds, cached=False)
+    for target in plan.targets:
+        yield Analysing(target=target.name)
+    ordered = tuple(trials[spec.key] for spec in specs)
+    audit = judge_audit(plan, _by_target(specs, views), ordered)
+    record = AuditRecord(
+        schema_version=SCHEMA_VERSION,
+        title=plan.title,
+        alpha=plan.alpha,
+        delta=plan.delta,
+        status=audit.status,
+        reason=audit.reason,
+        exit_code=audit.exit_code,
+        plan=plan.model_dump(mode="json"),
+        plan_toml=job.plan_text,
+        targets=audit.targets,
+        coverage=audit.coverage,
+        trials=ordered,
+        provenance=_provenance(job, device, code, time.perf_counter() - started),
+    )
+    write_atomic(job.out / RECORD_NAME, dump(record))
+    yield RunFinished(folder=str(job.out), exit_code=record.exit_code)
+
+
+def _check(job: Job) -> str:
+    """Resolve every name of the plan before anything is trained; returns the hash of the code."""
+    attacks_of(job.plan)
+    functions = [training_function(job.plan, target, job.plan_folder) for target in job.plan.targets]
+    source = resolve("data source", job.plan.data.source, DATA, path=job.plan_folder)
+    pool_of(job.plan, job.plan_folder)
+    return code_sha256(module_files([*functions, source]))
+
+
+def _specs(job: Job, device: str, code: str) -> tuple[TrialSpec, ...]:
+    """The trials of the plan, audited ones first: they take longest."""
+    plan, data = job.plan, pool_of(job.plan, job.plan_folder).sha256()
+    recipes = {name: attack.options for name, attack in plan.attacks.items()}
+    specs = []
+    for index in range(plan.shadows + 1):
+        kind = SHADOW if index else AUDITED
+        for position, target in enumerate(plan.targets):
+            content = {
+                "data": data,
+                "code": code,
+                "train": target.train,
+                "options": plan.options_of(target),
+                "kind": kind,
+                "attacks": recipes if kind == AUDITED else {},
+                "seed": [plan.seed, position, index],
+                "delta": plan.delta,
+                "device": device,
+            }
+            key = hashlib.sha256(canonical(content).encode()).hexdigest()[:32]
+            specs.append(
+                TrialSpec(
+                    key=key,
+                    target=target.name,
+                    kind=kind,
+                    index=index,
+                    plan=plan,
+                    plan_folder=job.plan_folder,
+                    out=job.out,
+                    device=device,
+                )
+            )
+    if len({spec.key for spec in specs}) != len(specs):
+        raise UsageError("Expected every trial to differ, found two equal ones. Report this with the plan.")
+    return tuple(specs)
+
+
+def _by_target(specs: tuple[TrialSpec, ...], views: dict[str, View]) -> dict[str, dict[int, View]]:
+    found: dict[str, dict[int, View]] = {spec.target: {} for spec in specs}
+    for spec in specs:
+        if spec.key in views:
+            found[spec.target][spec.index] = views[spec.key]
+    return found
+
+
+def _ended(spec: TrialSpec, outcome: Outcome, view: View | None) -> TrialRecord:
+    if view is not None:
+        return _trial_record(spec, "finished", outcome.seconds)
+    error = outcome.error or "Expected a readable result on disk, found none; run the same command again."
+    return replace(_trial_record(spec, "lost", 0.0), error=error)
+
+
+def _trial_record(spec: TrialSpec, status: str, seconds: float) -> TrialRecord:
+    return TrialRecord(key=spec.key, target=spec.target, kind=spec.kind, status=status, seconds=seconds)
+
+
+def _finished(spec: TrialSpec, seconds: float, *, cached: bool) -> TrialFinished:
+    return TrialFinished(key=spec.key, target=spec.target, kind=spec.kind, seconds=seconds, cached=cached)
+
+
+def _provenance(job: Job, device: str, code: str, seconds: float) -> Provenance:
+    pool = pool_of(job.plan, job.plan_folder)
+    return Provenance(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        dpaudit_version=__version__,
+        command=job.command,
+        plan_sha256=job.plan.digest(),
+        data_sha256=pool.sha256(),
+        code_sha256=code,
+        canary_commitment=canaries_of(job.plan, job.plan_folder, 0).commitment(),
+        seed=job.plan.seed,
+        device=device_name(device),
+        engine=job.plan.compute.engine,
+        environment={
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            **{name: importlib.metadata.version(name) for name in _ENVIRONMENT},
+        },
+        seconds=seconds,
+    )

@@ -1,0 +1,163 @@
+"""One trial: train one target once and write what it released. Runs in any process, and knows no other trial."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpaudit.canary import Canaries, Pool, make_pool
+from dpaudit.errors import DpauditError, TrialError, UsageError, nearest
+from dpaudit.plan import AuditPlan, TargetPlan
+from dpaudit.protocols import ModelAttack, StepAttack, Target, View
+from dpaudit.registry import ATTACKS, DATA, LOAD_DATA, TRAINING_TARGET, TRAININGS, build, resolve
+from dpaudit.store import Store
+
+AUDITED, SHADOW = "audited", "shadow"
+_POOL_STREAM, _DRAW_STREAM, _TRAIN_STREAM = range(3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSpec:
+    """Everything a worker needs: what to train, on which draw, and where the result goes.
+
+    Attributes:
+        key: content hash of what determines the result.
+        target: name in the plan.
+        kind: "audited" (observed, attacked in every step) or "shadow".
+        index: number of the draw; 0 is the audited model's.
+        plan: the whole plan.
+        plan_folder: where the user's modules are.
+        out: the audit's folder.
+        device: cpu or cuda.
+    """
+
+    key: str
+    target: str
+    kind: str
+    index: int
+    plan: AuditPlan
+    plan_folder: Path
+    out: Path
+    device: str
+
+
+def execute(spec: TrialSpec) -> float:
+    """Train, and write the result under its key; returns seconds.
+
+    Raises:
+        TrialError: the training function raised or returned nonsense.
+        StoreError: the result could not be written.
+    """
+    target_plan = next(t for t in spec.plan.targets if t.name == spec.target)
+    position = [t.name for t in spec.plan.targets].index(spec.target)
+    canaries = canaries_of(spec.plan, spec.plan_folder, spec.index)
+    target: Target = resolve("target", TRAINING_TARGET, {})(
+        name=spec.target,
+        fit=training_function(spec.plan, target_plan, spec.plan_folder),
+        options=spec.plan.options_of(target_plan),
+        delta=spec.plan.delta,
+    )
+    attacks = step_attacks(spec.plan) if spec.kind == AUDITED else ()
+    seed = _integer_seed(spec.plan.seed, _TRAIN_STREAM, position, spec.index)
+    try:
+        view = target.train(canaries, seed=seed, device=spec.device, attacks=attacks)
+    except DpauditError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise TrialError(
+            f"Expected {target_plan.train!r} to train, found {type(error).__name__}: {error} "
+            f"({Path(frame.filename).name}:{frame.lineno})."
+        ) from error
+    facts = {f.name: getattr(view, f.name) for f in fields(View) if f.name != "canaries"}
+    Store(spec.out).save(spec.key, {**facts, "member": canaries.member})
+    return view.seconds
+
+
+def load_view(store: Store, spec: TrialSpec) -> View | None:
+    """The view of a finished trial; None if it is not there."""
+    facts = store.load(spec.key)
+    if facts is None:
+        return None
+    canaries = canaries_of(spec.plan, spec.plan_folder, spec.index)
+    if not np.array_equal(facts.pop("member"), canaries.member):
+        return None
+    return View(canaries=canaries, **facts)
+
+
+def pool_of(plan: AuditPlan, folder: Path) -> Pool:
+    """The pool of an audit, the same in every process."""
+    return _pool(plan.data.source, plan.data.canaries, plan.data.test_fraction, plan.seed, folder)
+
+
+@lru_cache(maxsize=2)
+def _pool(source: str, n_canaries: int, test_fraction: float, seed: int, folder: Path) -> Pool:
+    x, y = resolve("data loader", LOAD_DATA, {})(resolve("data source", source, DATA, path=folder))
+    rng = np.random.default_rng([seed, _POOL_STREAM])
+    return make_pool(x, y, n_canaries=n_canaries, test_fraction=test_fraction, rng=rng)
+
+
+def canaries_of(plan: AuditPlan, folder: Path, index: int) -> Canaries:
+    """Draw number `index`: who is in."""
+    return pool_of(plan, folder).draw(np.random.default_rng([plan.seed, _DRAW_STREAM, index]))
+
+
+def training_function(plan: AuditPlan, target: TargetPlan, folder: Path) -> Callable[..., Any]:
+    """Import a target's training function and check that it accepts what the plan gives it.
+
+    Raises:
+        UsageError: not found, or an option that it does not have, with the nearest right one.
+    """
+    fit: Callable[..., Any] = resolve("training function", target.train, TRAININGS, path=folder)
+    options = plan.options_of(target)
+    parameters = inspect.signature(fit).parameters
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        for option in options:
+            if option not in parameters:
+                raise UsageError(
+                    f"Expected an option of {target.train!r}, found {option!r} for target {target.name!r}: "
+                    f"{nearest(option, parameters)}"
+                )
+        for needed in ("seed", "device"):
+            if needed not in parameters:
+                raise UsageError(
+                    f"Expected {target.train!r} to take {needed!r}, found ({', '.join(parameters)}). "
+                    "Define it as fit(x, y, *, seed, device)."
+                )
+    return fit
+
+
+def attacks_of(plan: AuditPlan) -> dict[str, StepAttack | ModelAttack]:
+    """Every attack of the plan by name.
+
+    Raises:
+        UsageError: unknown attack or option.
+    """
+    return {name: build("attack", name, ATTACKS, attack.options) for name, attack in plan.attacks.items()}
+
+
+def step_attacks(plan: AuditPlan) -> tuple[StepAttack, ...]:
+    """Those that ride on the training run."""
+    return tuple(attack for attack in attacks_of(plan).values() if isinstance(attack, StepAttack))
+
+
+def model_attacks(plan: AuditPlan) -> tuple[ModelAttack, ...]:
+    """Those on the final models."""
+    return tuple(attack for attack in attacks_of(plan).values() if isinstance(attack, ModelAttack))
+
+
+def module_files(functions: Iterable[Callable[..., Any]]) -> tuple[Path, ...]:
+    """Source files of the user's own functions, whose content is part of a trial's key."""
+    found = (inspect.getsourcefile(function) for function in functions)
+    return tuple(sorted({Path(file) for file in found if file and "dpaudit" not in Path(file).parts}))
+
+
+def _integer_seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])
