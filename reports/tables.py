@@ -113,10 +113,16 @@ def estimates(target: TargetRecord) -> Table:
     )
 
 
-def rates(target: TargetRecord) -> Table:
-    """Every disclosure rate, worst slice first."""
+def is_reconstruction(rate: Rate) -> bool:
+    """Whether a rate is about recovering records rather than telling members apart."""
+    return any(word in rate.name for word in ("reconstruct", "attribute", "extract", "inversion"))
+
+
+def rates(target: TargetRecord, *, reconstruction: bool) -> Table:
+    """Disclosure rates of membership, or of reconstruction, worst slice first."""
+    what = "Reconstruction" if reconstruction else "Membership"
     return Table(
-        caption=f"Disclosure rates of {target.name}, worst group first",
+        caption=f"{what} rates of {target.name}, worst group first",
         columns=(
             ("Metric", "text"),
             ("Group", "text"),
@@ -139,8 +145,9 @@ def rates(target: TargetRecord) -> Table:
                 rate.source,
             )
             for rate in worst_first(target.rates)
+            if is_reconstruction(rate) is reconstruction
         ),
-        empty="No disclosure rate was measured on this target.",
+        empty=f"{what} was not measured on {target.name}.",
     )
 
 
@@ -253,7 +260,7 @@ def ledger(target: TargetRecord) -> Table:
             ("Phase", "text"),
             ("Sampling", "text"),
             ("Rate q", "number"),
-            ("Noise σ", "number"),
+            ("Noise multiplier", "number"),
             ("Clip C", "number"),
             ("Steps T", "number"),
         ),

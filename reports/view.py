@@ -141,7 +141,8 @@ class TargetView:
     cards: tuple[Card, ...]
     findings: Table
     estimates: Table
-    rates: Table
+    membership: Table
+    reconstruction: Table
     ledger: Table
     recomputed: Table
     checklist: Table
@@ -218,7 +219,8 @@ def _target(target: TargetRecord, index: int, record: AuditRecord) -> TargetView
         cards=cards(target, record),
         findings=tables.findings(target),
         estimates=tables.estimates(target),
-        rates=tables.rates(target),
+        membership=tables.rates(target, reconstruction=False),
+        reconstruction=tables.rates(target, reconstruction=True),
         ledger=tables.ledger(target),
         recomputed=tables.recomputed(target),
         checklist=tables.checklist(target),

@@ -189,7 +189,7 @@ def _plain() -> TargetRecord:
         estimates=tuple(replace(item, claimed_epsilon=None, p_value=None) for item in (step, model)),
         rates=_rates(0.781, 0.233, "lira", limit=False),
         findings=(),
-        curves=tuple(c for c in _curves("lira", 1.3, 40.0) if c.kind != "claimed-roc"),
+        curves=tuple(c for c in _curves("lira", 1.3, 40.0) if "claim" not in c.source),
         checklist=(),
         verdict=Verdict(status=Status.INCONCLUSIVE, reason="No claim to judge.", epsilon_lower=41.7),
         caught=True,
