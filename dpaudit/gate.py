@@ -200,6 +200,8 @@ def _limit_row(
 def _compare(item: Threshold, found: _Measured) -> tuple[GateStatus, str]:
     """No data never passes, and neither does a quiet bound that could not have reached the limit."""
     what = f"{item.bound} bound of {item.metric}"
+    if item.metric == "epsilon_claimed":
+        what = "claimed or recomputed epsilon"
     if found.value is not None and found.value > item.limit:
         return GateStatus.FAIL, f"The {what} is {found.value:.4g}, above the limit {item.limit:g}."
     if found.missing:
@@ -250,17 +252,16 @@ def _epsilon_claimed(target: TargetRecord, record: AuditRecord, item: Threshold)
 
 
 def _rate(target: TargetRecord, record: AuditRecord, item: Threshold) -> _Measured:
-    """The worst attack and slice. Where one has no interval its value stands in, but cannot pass."""
+    """The worst attack and slice. Where that has no interval its value stands in, but cannot pass."""
     rates = [rate for rate in target.rates if rate.name == item.metric and not math.isnan(rate.value)]
     if not rates:
         return _Measured(value=None, missing=f"{item.metric} was not measured on {target.name}.")
     ends = [(rate, rate.lower if item.bound == "lower" else rate.upper) for rate in rates]
     worst, end = max(ends, key=lambda pair: pair[0].value if pair[1] is None else pair[1])
-    bare = [rate.source for rate, end in ends if end is None]
     return _Measured(
         value=worst.value if end is None else end,
         source=worst.source if worst.slice == "all" else f"{worst.source} on {worst.slice}",
-        missing=f"{bare[0]} measured {item.metric} without an {item.bound} bound." if bare else "",
+        missing=f"{worst.source} measured {item.metric} without a bound above it." if end is None else "",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpaudit.record import Curve, TargetRecord
 from dpaudit.reports import numbers, svg
@@ -22,6 +22,7 @@ from dpaudit.reports.drawing import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 MAX_LINES = 4
 FLOOR = 1e-4
@@ -52,7 +53,7 @@ def roc(target: TargetRecord, controls: tuple[TargetRecord, ...], prefix: str) -
     beside = [(control, curve) for control in controls for curve in of_kind(control, "roc")[:1]]
     smallest = [x for curve in measured for x in curve.x if x > 0]
     low = max(FLOOR, min([*smallest, 1e-2]))
-    figure, axes = canvas(left=56, right=20)
+    figure, axes = canvas(left=60, right=22)
     _logarithmic(axes, low, "False-positive rate", "True-positive rate")
     for curve in claimed[:1]:
         x, y = _above(curve.x, curve.y, low)
@@ -69,9 +70,9 @@ def roc(target: TargetRecord, controls: tuple[TargetRecord, ...], prefix: str) -
     return Drawing(
         section="membership",
         title=title,
-        caption="Both axes are logarithmic. The hatched region is out of reach of any attack if the claim holds."
+        caption="Logarithmic axes. No attack reaches the hatched region if the claim holds."
         if claimed
-        else "Both axes are logarithmic. There is no claim to compare with.",
+        else "Logarithmic axes. There is no claim to compare with.",
         svg=svg.inline(figure, prefix, title, f"{_read_off(measured)} {_read_off(claimed)}".strip()),
     )
 
@@ -176,8 +177,9 @@ def anytime(target: TargetRecord, prefix: str) -> Drawing | None:
         )
     if claim is not None and math.isfinite(claim):
         axes.axhline(claim, color=VERMILION, linewidth=1.4, linestyle=(0, (4, 2)))
-        axes.text(0.99, claim, f"claim {numbers.epsilon(claim)}", color=VERMILION, va="bottom", ha="right", fontweight="bold",
-                  transform=axes.get_yaxis_transform())  # fmt: skip
+        place: dict[str, Any] = {"va": "bottom", "ha": "right", "transform": axes.get_yaxis_transform()}
+        label = f"claim {numbers.epsilon(claim)}"
+        axes.text(0.99, claim, label, color=VERMILION, fontweight="bold", **place)
     key(axes, "lower right")
     clipped = any(value > top for curve in measured for value in curve.y)
     title = f"Bound of {target.name} over its observations"
@@ -199,7 +201,7 @@ def reconstruction(target: TargetRecord, controls: tuple[TargetRecord, ...], pre
     if not measured:
         return None
     low = max(FLOOR, min([x for curve in measured for x in curve.x if x > 0], default=1e-2) * 0.8)
-    figure, axes = canvas(left=56, right=20)
+    figure, axes = canvas(left=60, right=22)
     _logarithmic(axes, low, "Best guess without the release (κ)", "Success")
     for curve in limit[:1]:
         x, y = _above(curve.x, curve.y, low)
@@ -223,13 +225,18 @@ def reconstruction(target: TargetRecord, controls: tuple[TargetRecord, ...], pre
 
 
 def _logarithmic(axes: Axes, low: float, x: str, y: str) -> None:
+    axes.set(xscale="log", yscale="log", xlim=(low, 1), ylim=(low, 1), xlabel=x, ylabel=y)
+    percent_axis(axes.xaxis)
+    percent_axis(axes.yaxis)
+
+
+def percent_axis(axis: Axis) -> None:
+    """Label a logarithmic axis with plain percentages."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    axes.set(xscale="log", yscale="log", xlim=(low, 1), ylim=(low, 1), xlabel=x, ylabel=y)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
-        axis.set_minor_formatter(NullFormatter())
-    axes.tick_params(which="minor", length=0)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_tick_params(which="minor", length=0)
 
 
 def _lines(axes: Axes, measured: tuple[Curve, ...], low: float) -> None:

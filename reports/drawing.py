@@ -34,7 +34,7 @@ class Drawing:
 
 
 def canvas(
-    *, height: float = 300, left: float = 46, right: float = 10, top: float = 8, bottom: float = 38
+    *, height: float = 300, left: float = 48, right: float = 12, top: float = 8, bottom: float = 40
 ) -> tuple[Figure, Axes]:
     """A figure of the page's width with margins in points, on no background of its own."""
     from matplotlib.figure import Figure
@@ -69,4 +69,4 @@ def forbid(
 
 def key(axes: Axes, where: str) -> None:
     """Name the lines inside the axes, with their markers and dashes."""
-    axes.legend(loc=where, frameon=True, framealpha=0.92, edgecolor="none", fontsize=8, handlelength=2.6)
+    axes.legend(loc=where, frameon=True, framealpha=0.92, edgecolor="none", fontsize=9, handlelength=2.6)

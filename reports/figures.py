@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dpaudit.estimate import Rate
 from dpaudit.evidence import Access
 from dpaudit.record import AuditRecord, TargetRecord
-from dpaudit.reports import curves, numbers, svg, words
+from dpaudit.reports import curves, numbers, svg, tables, words
 from dpaudit.reports.drawing import BLUE, GREY, INK, MUTED, RULE, VERMILION, Drawing, canvas, clipped_name
 
 if TYPE_CHECKING:
@@ -47,7 +48,11 @@ def draw(record: AuditRecord, target: TargetRecord, key: str) -> tuple[Drawing, 
     """
     controls = tuple(other for other in words.controls(record) if other is not target)
     with svg.settings():
-        found = (epsilon(target, controls, f"{key}-epsilon"), *curves.draw(target, controls, key))
+        found = (
+            epsilon(target, controls, f"{key}-epsilon"),
+            true_positives(target, controls, f"{key}-tpr"),
+            *curves.draw(target, controls, key),
+        )
     return tuple(drawing for drawing in found if drawing is not None)
 
 
@@ -100,7 +105,7 @@ def epsilon(target: TargetRecord, controls: tuple[TargetRecord, ...], key: str) 
         return None
     claim = target.claim.epsilon if target.claim else None
     right = scale(shown, claim)
-    figure, axes = canvas(height=58 + 37 * len(shown), left=6, right=14, top=26 if claim else 8, bottom=34)
+    figure, axes = canvas(height=60 + 38 * len(shown), left=6, right=14, top=26 if claim else 8, bottom=34)
     axes.set_xlim(0, right)
     axes.set_ylim(len(shown) - 0.35, -0.65)
     axes.set_yticks([])
@@ -122,15 +127,13 @@ def epsilon(target: TargetRecord, controls: tuple[TargetRecord, ...], key: str) 
         )
     values = "; ".join(f"{bar.label}: {_bound_words(bar)}" for bar in shown)
     versus = "no claim" if claim is None else f"the claim {numbers.epsilon(claim)}"
-    title = (
-        f"ε of {target.name} against its claim" if target.claim else f"ε of {target.name}, which has no claim"
-    )
+    title = f"ε of {target.name}" + (" against its claim" if target.claim else ", which has no claim")
     return Drawing(
         section="epsilon",
         title=title,
         caption=(
-            "Bars are lower bounds; the thin line reaches to the ceiling, the most that the attack could have "
-            "shown. An arrow points beyond the scale."
+            "Bars are lower bounds; the thin line reaches to the ceiling, the most that the attack could "
+            "have shown. An arrow points beyond the scale."
         ),
         svg=svg.inline(figure, key, title, f"Lower bounds of epsilon against {versus}. {values}."),
     )
@@ -159,8 +162,10 @@ def _bar(axes: Axes, row: int, bar: Bar, right: float, claim: float | None) -> N
         )
         marker = ">" if bar.bound > right else "d"
         axes.plot([end], [y], marker=marker, color=colour, markersize=7, clip_on=False, zorder=5)
-    axes.text(0, row - 0.16, clipped_name(bar.label, 44), color=INK, va="center")
-    axes.text(right, row - 0.16, _bound_words(bar), color=colour, va="center", ha="right", fontweight="bold")
+    legible = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 1.0}
+    axes.text(0, row - 0.17, clipped_name(bar.label, 44), color=INK, va="center", bbox=legible, zorder=6)
+    style: dict[str, Any] = {"color": colour, "va": "center", "ha": "right", "fontweight": "bold"}
+    axes.text(right, row - 0.17, _bound_words(bar), bbox=legible, zorder=6, **style)
 
 
 def _bound_words(bar: Bar) -> str:
@@ -168,3 +173,55 @@ def _bound_words(bar: Bar) -> str:
         return numbers.NO_DATA
     text = f"≥ {numbers.epsilon(bar.bound, end='lower')}" if math.isfinite(bar.bound) else numbers.UNBOUNDED
     return f"{text} (descriptive)" if bar.kind == "descriptive" else text
+
+
+def true_positives(target: TargetRecord, controls: tuple[TargetRecord, ...], key: str) -> Drawing | None:
+    """TPR at the small FPRs with intervals, beside what the claim allows and what the control showed."""
+    shown = [rate for rate in tables.worst_first(target.rates) if rate.name.startswith("tpr_at_fpr_")]
+    if not shown:
+        return None
+    shown = shown[:MAX_BARS]
+    figure, axes = canvas(height=76 + 30 * len(shown), left=128, right=22, top=30)
+    values = [v for rate in shown for v in (rate.value, rate.lower, rate.limit) if v]
+    low = max(curves.FLOOR, min([*values, 0.01]) * 0.7)
+    axes.set(xscale="log", xlim=(low, 1), xlabel="True-positive rate", ylim=(len(shown) - 0.4, -0.6))
+    curves.percent_axis(axes.xaxis)
+    axes.set_yticks(range(len(shown)), [_rate_label(rate) for rate in shown])
+    axes.tick_params(axis="y", length=0)
+    for row, rate in enumerate(shown):
+        _interval(axes, row, rate, low)
+        beside = [other for control in controls for other in control.rates if _same(other, rate)]
+        if beside:
+            value = max(low, *(other.value for other in beside))
+            name = "control" if row == 0 else None
+            axes.plot([value], [row], marker="D", color=GREY, fillstyle="none", linestyle="", label=name)
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2
+    )
+    words_ = "; ".join(f"{_rate_label(rate)}: {numbers.rate(rate.name, rate.value)}" for rate in shown)
+    title = f"Members of {target.name} found at few false alarms"
+    return Drawing(
+        section="membership",
+        title=title,
+        caption="True-positive rate at a fixed false-positive rate, the worst group of each first.",
+        svg=svg.inline(figure, key, title, f"{words_}."),
+    )
+
+
+def _interval(axes: Axes, row: int, rate: Rate, low: float) -> None:
+    if rate.lower is not None and rate.upper is not None:
+        axes.plot([max(rate.lower, low), max(rate.upper, low)], [row, row], color=BLUE, linewidth=2.4)
+    label = ("measured", "claim allows") if row == 0 else (None, None)
+    axes.plot([max(rate.value, low)], [row], marker="o", color=BLUE, linestyle="", label=label[0])
+    if rate.limit is not None:
+        style: dict[str, Any] = {"marker": "|", "markersize": 16, "markeredgewidth": 2, "linestyle": ""}
+        axes.plot([max(rate.limit, low)], [row], color=VERMILION, label=label[1], **style)
+
+
+def _same(other: Rate, rate: Rate) -> bool:
+    return (other.name, other.source, other.slice) == (rate.name, rate.source, rate.slice)
+
+
+def _rate_label(rate: Rate) -> str:
+    at = tables.metric_name(rate.name).removeprefix("TPR ")
+    return at if rate.slice == "all" else f"{at}, {clipped_name(rate.slice, 12)}"

@@ -11,7 +11,8 @@ from dpaudit.reports.tables import Table
 
 FIGURE_BUDGET = 330_000
 RAW_ROWS = 24
-_GLYPHS = {"bad": "✕", "open": "?", "good": "✓", "quiet": "–"}  # noqa: RUF001
+# A tick would say more than the verdict does.
+_GLYPHS = {"bad": "✕", "open": "?", "good": "✓", "quiet": "·", "NOT REFUTED": "○", "WARN": "!", "WAIVED": "~"}
 _TONES = {
     "bad": ("REFUTED", "FAIL", "ABOVE LIMIT", "NOT CAUGHT", "TOO LOW"),
     "good": ("NOT REFUTED", "PASS", "WITHIN LIMIT", "CAUGHT", "HIGH ENOUGH", "RUN", "RECOMPUTED", "CHECKED"),
@@ -36,7 +37,8 @@ def render(record: AuditRecord, gate: GateResult | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.filters["tone"] = tone
-    environment.filters["glyph"] = lambda status: _GLYPHS[tone(status)]
+    environment.filters["glyph"] = lambda status: _GLYPHS[status if status in _GLYPHS else tone(status)]
+    environment.filters["narrow"] = _narrow
     page = view.page(record, gate)
     drawings, left_out = _drawings(record, page)
     return environment.get_template("page.html").render(
@@ -47,6 +49,11 @@ def render(record: AuditRecord, gate: GateResult | None = None) -> str:
 def tone(status: str) -> str:
     """How a status word is set: "bad", "good", "quiet", or "open" for everything that is not settled."""
     return next((name for name, words in _TONES.items() if status in words), "open")
+
+
+def _narrow(table: Table) -> bool:
+    """Whether a table of short cells would only be pulled apart by the full width."""
+    return len(table.columns) <= 7 and all(len(text) <= 24 for row in table.rows for text in row)
 
 
 def _drawings(record: AuditRecord, page: view.PageView) -> tuple[dict[str, tuple[Drawing, ...]], int]:

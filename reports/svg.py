@@ -15,7 +15,7 @@ _SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "dpaudit",
     "font.family": ["DejaVu Sans"],
-    "font.size": 9.0,
+    "font.size": 10.0,
     "text.parse_math": False,
     "text.usetex": False,
     "axes.spines.top": False,

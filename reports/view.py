@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.record import AuditRecord, GateResult, TargetRecord
-from dpaudit.reports import numbers, tables, words
+from dpaudit.reports import numbers, tables, target_tables, words
 from dpaudit.reports.tables import Table, metric_name, rate_status, worst_first
+from dpaudit.verdict import Status
+
+_WORST = (Status.REFUTED, Status.INCONCLUSIVE, Status.NOT_REFUTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,12 @@ def ceiling(target: TargetRecord) -> float | None:
     return max((item.ceiling for item in comparable(target) if item.n_observations), default=None)
 
 
+def at_least(bound: float | None) -> str:
+    """A lower bound of epsilon as a statement."""
+    text = numbers.epsilon(bound, end="lower")
+    return text if text in (numbers.NO_DATA, numbers.UNBOUNDED) else f"≥ {text}"
+
+
 def verdict_rows(record: AuditRecord) -> tuple[VerdictRow, ...]:
     """One row per target, audited ones first."""
     return tuple(
@@ -86,9 +95,7 @@ def cards(target: TargetRecord, record: AuditRecord) -> tuple[Card, ...]:
     found = [
         Card(
             label="Lower bound of ε",
-            value=numbers.epsilon(bound, end="lower")
-            if bound is None
-            else f"≥ {numbers.epsilon(bound, end='lower')}",
+            value=at_least(bound),
             interval=f"level {numbers.level(1 - target.alpha)}, over all tests of this target",
             limit=f"claim: {words.claim(target)}",
             status=status_of(target),
@@ -179,7 +186,12 @@ def page(record: AuditRecord, gate: GateResult | None = None) -> PageView:
         title=record.title,
         status=record.status,
         headline=words.headline(record),
-        reasons=tuple((status_of(t), t.name, t.verdict.reason) for t in words.audited(record)),
+        reasons=tuple(
+            (status_of(target), target.name, target.verdict.reason)
+            for target in sorted(
+                words.audited(record), key=lambda target: _WORST.index(target.verdict.status)
+            )
+        ),
         control=words.control_sentence(record),
         not_said=words.not_said(record),
         level=numbers.level(record.alpha),
@@ -217,11 +229,11 @@ def _target(target: TargetRecord, index: int, record: AuditRecord) -> TargetView
         decided_by=target.verdict.decided_by or "",
         facts=facts,
         cards=cards(target, record),
-        findings=tables.findings(target),
-        estimates=tables.estimates(target),
-        membership=tables.rates(target, reconstruction=False),
-        reconstruction=tables.rates(target, reconstruction=True),
-        ledger=tables.ledger(target),
-        recomputed=tables.recomputed(target),
-        checklist=tables.checklist(target),
+        findings=target_tables.findings(target),
+        estimates=target_tables.estimates(target),
+        membership=target_tables.rates(target, reconstruction=False),
+        reconstruction=target_tables.rates(target, reconstruction=True),
+        ledger=target_tables.ledger(target),
+        recomputed=target_tables.recomputed(target),
+        checklist=target_tables.checklist(target),
     )

@@ -165,11 +165,11 @@ def not_said(record: AuditRecord) -> tuple[str, ...]:
         "It is not a pass. Attacks that find nothing without the power to find something say nothing.",
     )
     units = sorted({f"{t.claim.unit} ({t.claim.adjacency})" for t in audited(record) if t.claim})
-    skipped = sum(row.status == "NOT RUN" for row in record.coverage)
+    skipped = sorted({row.attack for row in record.coverage if row.status == "NOT RUN"})
     lines = [first]
     if units:
         lines.append(f"It speaks of one {' and of one '.join(units)}, and of no other unit or relation.")
     if skipped:
-        lines.append(f"It says nothing about {numbers.many(skipped, 'attack')} listed below as NOT RUN.")
+        lines.append(f"It says nothing about what did not run: {', '.join(skipped)}.")
     lines.append("It is about these runs of this code on this data; a new training run needs a new audit.")
     return tuple(lines)

@@ -164,9 +164,9 @@ def _broken() -> TargetRecord:
         checklist=_checklist("recomputed", "the sum moved by 2.00 C, twice what the ledger counts"),
         verdict=Verdict(
             status=Status.REFUTED,
-            reason="Replay: one record moves the clipped sum by 2.00 C, from which epsilon 17.6 follows, "
-            "above the claim of 5.50.",
-            epsilon_lower=17.2,
+            reason="Replay: 2.bias received no noise in 8 executions, so no finite epsilon holds; "
+            "the claim is 5.50.",
+            epsilon_lower=math.inf,
             decided_by="replay",
         ),
         weights_sha256="9b0e" * 16,
