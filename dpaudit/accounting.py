@@ -1,0 +1,161 @@
+"""What a ledger is worth: epsilons by independent accountants, and the families that invert bounds.
+
+Poisson phases get the amplification proven for them. For shuffled phases no tight accountant exists:
+they are bracketed by an upper figure without amplification (`pld_epsilon`) and a lower one (`epsilon_lower`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from dp_accounting import dp_event, rdp
+
+from dpaudit.check import in_range
+from dpaudit.claim import Adjacency, Claim, Ledger
+from dpaudit.stats import composition
+from dpaudit.stats.composition import pld_epsilon, pld_profile
+from dpaudit.stats.family import EpsilonDeltaFamily, Family, GaussianFamily
+from dpaudit.stats.ledger_family import LedgerFamily
+from dpaudit.stats.shuffle import epsilon_lower, shuffle_epsilon
+from dpaudit.stats.tradeoff import gaussian_epsilon, gaussian_mu
+
+__all__ = [
+    "EpsilonDeltaFamily",
+    "Family",
+    "GaussianFamily",
+    "LedgerFamily",
+    "epsilon_lower",
+    "family_for",
+    "pld_epsilon",
+    "pld_profile",
+    "prv_epsilon",
+    "rdp_epsilon",
+    "shuffle_epsilon",
+]
+
+
+def rdp_epsilon(ledger: Ledger, delta: float, adjacency: Adjacency = Adjacency.ADD_REMOVE) -> float | None:
+    """Epsilon by Renyi accounting (Mironov 2017, arXiv:1702.07476): an upper figure, 8-23 % loose.
+
+    Returns:
+        Epsilon; None for subsampled phases under replace-one, which this accountant does not support.
+
+    Raises:
+        UsageError: an empty ledger or an impossible delta.
+    """
+    in_range("delta", delta, 0.0, 1.0, open_high=True)
+    running = composition.running(ledger)
+    if not running:
+        return 0.0
+    if delta == 0.0 or composition.silent(running):
+        return math.inf
+    mu, poisson = composition.parts(running, adjacency)
+    if poisson and adjacency is Adjacency.REPLACE_ONE:
+        return None
+    accountant = rdp.RdpAccountant()
+    if mu:
+        accountant.compose(dp_event.GaussianDpEvent(1 / mu))
+    for phase in poisson:
+        step = dp_event.GaussianDpEvent(phase.noise_multiplier)
+        accountant.compose(dp_event.PoissonSampledDpEvent(phase.sample_rate, step), phase.steps)
+    return float(accountant.get_epsilon(delta))
+
+
+def prv_epsilon(ledger: Ledger, delta: float, *, error: float = 0.01) -> float:
+    """Epsilon by the accountant of Opacus (Gopi, Lee and Wutschitz 2021, arXiv:2106.02848), add/remove.
+
+    It shares no code with `pld_epsilon`. Unamplified phases count as there.
+
+    Args:
+        ledger: the phases that ran.
+        delta: in (0, 1).
+        error: by how much the figure may exceed the exact one.
+
+    Raises:
+        UsageError: an empty ledger or an impossible delta.
+    """
+    in_range("delta", delta, 0.0, 1.0, open_low=True, open_high=True)
+    running = composition.running(ledger)
+    if not running:
+        return 0.0
+    if composition.silent(running):
+        return math.inf
+    # Opacus loads torch, which everything that only reads a record must start without.
+    from opacus.accountants import PRVAccountant
+
+    accountant = PRVAccountant()
+    accountant.history = [
+        (phase.noise_multiplier, 1.0, releases)
+        if (releases := composition.releases(phase))
+        else (phase.noise_multiplier, phase.sample_rate, phase.steps)
+        for phase in running
+    ]
+    return float(accountant.get_epsilon(delta=delta, eps_error=error))
+
+
+def family_for(
+    claim: Claim | None, *, adjacency: Adjacency | None = None, delta: float = 1e-5, shape: str = "auto"
+) -> Family:
+    """The family by which evidence against a claim becomes an epsilon.
+
+    Args:
+        claim: None for a run without one; epsilons are then stated at `delta`.
+        adjacency: of the evidence; the claim is translated to it. By default the claim's own.
+        delta: used without a claim, or where the claim's delta is 0 and a Gaussian shape is asked for.
+        shape: "auto" (the ledger if there is one, else Gaussian), or "epsilon-delta".
+
+    Returns:
+        A family whose `claimed_epsilon` is None where nothing, or nothing under this adjacency, is claimed.
+    """
+    if claim is None:
+        return GaussianFamily(mu=1.0, delta=delta, adjacency=adjacency or Adjacency.ADD_REMOVE)
+    target = adjacency or claim.adjacency
+    if shape == "epsilon-delta" or (claim.delta == 0.0 and not claim.ledger):
+        return _bare(claim, target)
+    return _ledger_family(claim, target, delta) if claim.ledger else _gaussian(claim, target)
+
+
+def _reachable(claim: Claim, target: Adjacency) -> bool:
+    """Whether a claim without ledger says anything under the other adjacency.
+
+    A replacement is a removal and an addition; an addition is not made of replacements.
+    """
+    return math.isfinite(claim.epsilon) and (claim.adjacency is target or target is Adjacency.REPLACE_ONE)
+
+
+def _bare(claim: Claim, target: Adjacency) -> EpsilonDeltaFamily:
+    if not _reachable(claim, target):
+        return EpsilonDeltaFamily(base_epsilon=1.0, delta=claim.delta, adjacency=target)
+    epsilon, delta = claim.epsilon, claim.delta
+    if claim.adjacency is not target:
+        # Group privacy of two (Dwork and Roth 2014, Theorem 2.2 and its approximate form).
+        epsilon, delta = 2 * epsilon, min(delta * (1 + math.exp(min(epsilon, 700.0))), 1 - 1e-12)
+    return EpsilonDeltaFamily(
+        base_epsilon=epsilon or 1.0, delta=delta, adjacency=target, claimed_epsilon=epsilon
+    )
+
+
+def _gaussian(claim: Claim, target: Adjacency) -> GaussianFamily:
+    if not _reachable(claim, target):
+        return GaussianFamily(mu=1.0, delta=claim.delta, adjacency=target)
+    mu = gaussian_mu(claim.epsilon, claim.delta) * (1.0 if claim.adjacency is target else 2.0)
+    claimed = gaussian_epsilon(mu, claim.delta)
+    return GaussianFamily(mu=mu, delta=claim.delta, adjacency=target, claimed_epsilon=claimed)
+
+
+def _ledger_family(claim: Claim, target: Adjacency, delta: float) -> Family:
+    delta = claim.delta or delta
+    if not composition.running(claim.ledger):
+        return GaussianFamily(mu=1.0, delta=delta, adjacency=target)
+    if composition.silent(claim.ledger) or math.isinf(claim.epsilon) or claim.delta == 0.0:
+        # Without noise there is nothing to scale: epsilons are read off the same steps with noise.
+        noisy = tuple(replace(p, noise_multiplier=p.noise_multiplier or 1.0) for p in claim.ledger)
+        return LedgerFamily(ledger=noisy, delta=delta, adjacency=target)
+    own = LedgerFamily(
+        ledger=claim.ledger, delta=delta, adjacency=claim.adjacency, claimed_epsilon=claim.epsilon
+    )
+    if target is claim.adjacency:
+        return own
+    other = replace(own, adjacency=target, claimed_epsilon=None)
+    return replace(other, claimed_epsilon=other.epsilon(own.claimed_scale))

@@ -1,0 +1,152 @@
+"""Trade-off curves: the largest true-positive rate that a claim allows at each false-positive rate.
+
+A mechanism satisfies a claim exactly when no test of "in" against "out" lies above its curve
+(f-DP: Dong, Roth and Su 2019, arXiv:1905.02383). `tpr` below is 1 - f.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import log_ndtr, ndtr, ndtri
+
+from dpaudit.check import FloatArray, in_range
+
+_BISECTIONS = 80
+_LARGEST_EXPONENT = 700.0
+
+
+class TradeOff(Protocol):
+    """What a claim allows a test."""
+
+    def tpr(self, fpr: FloatArray) -> FloatArray:
+        """Largest TPR at each FPR; any shape in, the same shape out. Non-decreasing, within [fpr, 1]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpsilonDelta:
+    """The curve of an (epsilon, delta) guarantee about which nothing else is known.
+
+    min(1, e^eps a + delta, 1 - e^-eps (1 - delta - a)) (Kairouz, Oh and Viswanath 2015, arXiv:1311.0776).
+    """
+
+    epsilon: float
+    delta: float
+
+    def tpr(self, fpr: FloatArray) -> FloatArray:
+        """See `TradeOff.tpr`."""
+        fpr = np.asarray(fpr, dtype=np.float64)
+        steep = np.exp(min(self.epsilon, _LARGEST_EXPONENT)) * fpr + self.delta
+        flat = 1.0 - np.exp(-self.epsilon) * (1.0 - self.delta - fpr)
+        result: FloatArray = np.clip(np.minimum(steep, flat), fpr, 1.0)
+        return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gaussian:
+    """The curve of mu-Gaussian differential privacy, Phi(Phi^-1(a) + mu) (arXiv:1905.02383)."""
+
+    mu: float
+
+    def tpr(self, fpr: FloatArray) -> FloatArray:
+        """See `TradeOff.tpr`."""
+        result: FloatArray = ndtr(ndtri(np.asarray(fpr, dtype=np.float64)) + self.mu)
+        return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacyProfile:
+    """The curve under a set of (epsilon, delta) guarantees that hold together, as an accountant gives them.
+
+    Each guarantee bounds the test in both directions, so the curve is the least of 2k lines.
+
+    Attributes:
+        epsilons: (k,) ascending; negative ones are allowed and bound what the others do not.
+        deltas: (k,) non-increasing.
+    """
+
+    epsilons: tuple[float, ...]
+    deltas: tuple[float, ...]
+
+    def tpr(self, fpr: FloatArray) -> FloatArray:
+        """See `TradeOff.tpr`. Costs O((n + k) log k) time and O(n + k) memory."""
+        fpr = np.asarray(fpr, dtype=np.float64)
+        epsilons, deltas = np.asarray(self.epsilons), np.asarray(self.deltas)
+        slopes = np.exp(np.minimum(epsilons, _LARGEST_EXPONENT))
+        backward = np.exp(-epsilons)
+        forward = _least_line(fpr, slopes, deltas)
+        reverse = _least_line(fpr, backward, 1.0 - backward * (1.0 - deltas))
+        result: FloatArray = np.clip(np.minimum(forward, reverse), fpr, 1.0)
+        return result
+
+
+def _least_line(at: FloatArray, slopes: FloatArray, intercepts: FloatArray) -> FloatArray:
+    """Least of the lines at each abscissa in [0, 1]; rounding may pick one just above it."""
+    order = np.argsort(slopes)
+    slopes, intercepts = slopes[order], intercepts[order]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        crossings = -np.diff(intercepts) / np.diff(slopes)
+    # Steeper lines are least further left; equal slopes leave nan, which must not decide anything.
+    crossings = np.maximum.accumulate(np.nan_to_num(crossings, nan=0.0, posinf=1.0, neginf=0.0)[::-1])[::-1]
+    index = slopes.size - 1 - np.searchsorted(crossings[::-1], at, side="left")
+    value: FloatArray = slopes[index] * at + intercepts[index]
+    return value
+
+
+def gaussian_delta(mu: ArrayLike, epsilon: ArrayLike) -> FloatArray:
+    """Delta of mu-GDP at epsilon: Phi(-e/mu + mu/2) - e^e Phi(-e/mu - mu/2).
+
+    Balle and Wang 2018 (arXiv:1805.06530), evaluated in logarithms so that it neither overflows nor
+    cancels. Broadcasts; any shapes.
+
+    Args:
+        mu: non-negative.
+        epsilon: any sign.
+    """
+    mu, epsilon = np.broadcast_arrays(np.asarray(mu, dtype=np.float64), np.asarray(epsilon, dtype=np.float64))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = epsilon / mu
+        first = log_ndtr(-ratio + mu / 2)
+        second = epsilon + log_ndtr(-ratio - mu / 2)
+        delta = np.exp(first) * -np.expm1(np.minimum(second - first, 0.0))
+        at_zero = np.maximum(-np.expm1(epsilon), 0.0)
+    delta = np.where(mu == 0, at_zero, np.where(np.isinf(mu), 1.0, delta))
+    result: FloatArray = np.where(np.isposinf(epsilon) & np.isfinite(mu), 0.0, np.nan_to_num(delta))
+    return result
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """Epsilon >= 0 of mu-GDP at delta; inf for infinite mu, and for positive mu at delta = 0."""
+    in_range("mu", mu, 0.0, float("inf"))
+    in_range("delta", delta, 0.0, 1.0, open_high=True)
+    if mu == 0.0 or float(gaussian_delta(mu, 0.0)) <= delta:
+        return 0.0
+    if np.isinf(mu) or delta == 0.0:
+        return float("inf")
+    # delta <= Phi(-e/mu + mu/2) gives the upper end.
+    low, high = 0.0, mu * mu / 2 - mu * float(ndtri(delta)) + 1e-9
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(gaussian_delta(mu, middle)) > delta else (low, middle)
+    return high
+
+
+def gaussian_mu(epsilon: float, delta: float) -> float:
+    """Largest mu for which mu-GDP implies (epsilon, delta); 0 at delta = 0, inf at infinite epsilon."""
+    in_range("epsilon", epsilon, 0.0, float("inf"))
+    in_range("delta", delta, 0.0, 1.0, open_high=True)
+    if np.isinf(epsilon):
+        return float("inf")
+    if delta == 0.0:
+        return 0.0
+    low, high = 0.0, 1.0
+    while float(gaussian_delta(high, epsilon)) < delta:
+        high *= 2
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(gaussian_delta(middle, epsilon)) <= delta else (low, middle)
+    return low
