@@ -97,9 +97,9 @@ def _t_interval(evidence: KnownNull, means: FloatArray, size: float, family: Fam
 
 
 def clustered_betting(evidence: KnownNull, family: Family, *, alpha: float) -> Estimate:
-    """Bound by betting on the mean scores of the runs: exact for any number of runs and any dependence within.
+    """Bound by betting on the mean scores of the runs: exact for any number of runs, dependent within.
 
-    Scores are normal scores cut at 0 and divided by their cap Phi^-1(K / (K + 1)), hence within [0, 1]. Wealth
+    Scores are normal scores cut at 0 and divided by their cap Phi^-1(K / (K + 1)), hence in [0, 1]. Wealth
     averages 19 constant bets: mean_f prod_r (1 + f (y_r / m - 1)), of mean at most 1 where E y_r <= m
     (Waudby-Smith and Ramdas 2024, arXiv:2010.09686); it does not depend on the order of the runs.
 

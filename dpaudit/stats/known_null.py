@@ -55,7 +55,7 @@ class _Scores:
     @property
     def counts(self) -> list[int]:
         """Observations per group."""
-        return np.bincount(self.group, minlength=max(1, len(self.means))).tolist()
+        return [int(count) for count in np.bincount(self.group, minlength=max(1, len(self.means)))]
 
 
 def _scores(evidence: KnownNull, family: Family) -> _Scores:
