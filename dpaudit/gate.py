@@ -252,11 +252,14 @@ def _epsilon_claimed(target: TargetRecord, record: AuditRecord, item: Threshold)
 
 
 def _rate(target: TargetRecord, record: AuditRecord, item: Threshold) -> _Measured:
-    """The worst attack and slice. Where that has no interval its value stands in, but cannot pass."""
+    """The worst attack and slice. Where that has no upper bound its value stands in, but cannot pass."""
     rates = [rate for rate in target.rates if rate.name == item.metric and not math.isnan(rate.value)]
-    if not rates:
-        return _Measured(value=None, missing=f"{item.metric} was not measured on {target.name}.")
     ends = [(rate, rate.lower if item.bound == "lower" else rate.upper) for rate in rates]
+    if item.bound == "lower":
+        ends = [(rate, end) for rate, end in ends if end is not None]
+    if not ends:
+        reason = f"{item.metric} was not measured on {target.name} with a bound."
+        return _Measured(value=None, missing=reason if rates else reason.replace(" with a bound", ""))
     worst, end = max(ends, key=lambda pair: pair[0].value if pair[1] is None else pair[1])
     return _Measured(
         value=worst.value if end is None else end,

@@ -106,16 +106,13 @@ def parse_policy(text: str, file: Path) -> Policy:
     lines, prefix = _lines(text), _prefix(file)
 
     def at(*path: str) -> str:
-        line = lines.get(prefix + path)
+        line = lines.get(_split((*prefix, *path)))
         return f"{file}:{line}" if line else str(file)
 
-    thresholds = [
-        _threshold(metric, value, None, at(*metric.split(".")))
-        for metric, value in _entries(table, _RESERVED)
-    ]
+    thresholds = [_threshold(metric, value, None, at(metric)) for metric, value in _entries(table, _RESERVED)]
     for target, limits in _tables(table.get("targets", {}), at("targets")):
         thresholds += [
-            _threshold(metric, value, target, at("targets", target, *metric.split(".")))
+            _threshold(metric, value, target, at("targets", target, metric))
             for metric, value in _entries(limits, ())
         ]
     entries = table.get("waivers", [])
@@ -228,7 +225,7 @@ def _known_keys(fields: Mapping[str, Any], known: _Path, location: str) -> None:
 
 
 def _number(key: str, value: Any, metric: str, location: str) -> float:
-    high = math.inf if metric in EPSILON_METRICS else 1.0
+    high = 1.0 if metric in KNOWN_METRICS and metric not in EPSILON_METRICS else math.inf
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= high
     if not good or math.isinf(value):
         raise UsageError(f"Expected {key}={value!r} of {metric} at {location} in [0, {high}]. Name a number.")
@@ -292,4 +289,9 @@ def _path_of(line: str) -> _Path:
             continue
         key, value = next(iter(value.items()))
         path.append(key)
-    return tuple(path)
+    return _split(tuple(path))
+
+
+def _split(path: _Path) -> _Path:
+    """The same path for a quoted key with a dot and for two bare keys."""
+    return tuple(part for key in path for part in key.split("."))

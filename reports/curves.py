@@ -62,9 +62,7 @@ def roc(target: TargetRecord, controls: tuple[TargetRecord, ...], prefix: str) -
     axes.plot([low, 1], [low, 1], color=MUTED, linewidth=0.8, linestyle=":", label="guessing")
     _lines(axes, measured, low)
     for control, curve in beside[:1]:
-        x, y = _above(curve.x, curve.y, low)
-        name = f"control {clipped_name(control.name, 16)}"
-        axes.plot(x, y, color=GREY, linewidth=1.2, linestyle=(0, (1, 1)), label=name)
+        _beside(axes, control, curve, low)
     key(axes, "lower right")
     title = f"Membership in {target.name}: ROC"
     return Drawing(
@@ -211,9 +209,7 @@ def reconstruction(target: TargetRecord, controls: tuple[TargetRecord, ...], pre
     _lines(axes, measured, low)
     for control in controls[:1]:
         for curve in of_kind(control, "reconstruction")[:1]:
-            x, y = _above(curve.x, curve.y, low)
-            name = f"control {clipped_name(control.name, 16)}"
-            axes.plot(x, y, color=GREY, linewidth=1.2, linestyle=(0, (1, 1)), label=name)
+            _beside(axes, control, curve, low)
     key(axes, "lower right")
     title = f"Reconstruction from {target.name}"
     return Drawing(
@@ -250,6 +246,13 @@ def _lines(axes: Axes, measured: tuple[Curve, ...], low: float) -> None:
             _, under = _above(curve.x, curve.lower, low)
             _, over = _above(curve.x, curve.upper, low)
             axes.fill_between(x, under, over, color=colour, alpha=0.16, linewidth=0)
+
+
+def _beside(axes: Axes, control: TargetRecord, curve: Curve, low: float) -> None:
+    x, y = _above(curve.x, curve.y, low)
+    style: dict[str, Any] = {"linestyle": (0, (1, 1.2)), "marker": "x", "markersize": 4, "linewidth": 1.3}
+    every = max(1, len(x) // 8)
+    axes.plot(x, y, color=GREY, markevery=every, label=f"control {clipped_name(control.name, 16)}", **style)
 
 
 def _above(

@@ -50,8 +50,8 @@ def draw(record: AuditRecord, target: TargetRecord, key: str) -> tuple[Drawing, 
     with svg.settings():
         found = (
             epsilon(target, controls, f"{key}-epsilon"),
-            true_positives(target, controls, f"{key}-tpr"),
             *curves.draw(target, controls, key),
+            true_positives(target, controls, f"{key}-tpr"),
         )
     return tuple(drawing for drawing in found if drawing is not None)
 

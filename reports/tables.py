@@ -75,7 +75,7 @@ def gates(result: GateResult) -> Table:
     order = ["FAIL", "NOT RUN", "INCONCLUSIVE", "WARN", "WAIVED", "PASS"]
     rows = sorted(result.rows, key=lambda row: order.index(row.status))
     return Table(
-        caption="Gates",
+        caption="Every gate, those that stop a release first",
         columns=(
             ("Gate", "text"),
             ("Target", "text"),
@@ -154,7 +154,7 @@ def lost_trials(record: AuditRecord) -> Table:
 def coverage(record: AuditRecord) -> Table:
     """Every attack class and whether it ran, per target."""
     return Table(
-        caption="Coverage",
+        caption="Every attack, per target",
         columns=(
             ("Attack", "text"),
             ("Target", "text"),
