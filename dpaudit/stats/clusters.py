@@ -7,8 +7,10 @@ canaries as if independent errs in 31-44 % of audits at nominal 5 %, already at 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import logsumexp, stdtr, stdtrit
 
 from dpaudit.check import FloatArray
 from dpaudit.errors import UsageError
@@ -18,7 +20,8 @@ from dpaudit.stats.family import Family
 from dpaudit.stats.inversion import Found, check_inputs, conclude, detectable_epsilon, epsilon_at
 from dpaudit.stats.ranks import moments, normal_score, probabilities, rank_grid
 
-_FRACTIONS = np.linspace(0.05, 0.95, 19)
+_FRACTIONS = np.array([0.25, 0.5, 0.75, 0.9, 1.0])
+_SHARES = np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.3])
 _ASSUMED = ("references are exchangeable with the canary and were never inserted", "the runs are independent")
 
 
@@ -97,11 +100,13 @@ def _t_interval(evidence: KnownNull, means: FloatArray, size: float, family: Fam
 
 
 def clustered_betting(evidence: KnownNull, family: Family, *, alpha: float) -> Estimate:
-    """Bound by betting on the mean scores of the runs: exact for any number of runs, dependent within.
+    """Bound by betting on run means of bounded scores: exact for any number of runs, dependent within.
 
-    Scores are normal scores cut at 0 and divided by their cap Phi^-1(K / (K + 1)), hence in [0, 1]. Wealth
-    averages 19 constant bets: mean_f prod_r (1 + f (y_r / m - 1)), of mean at most 1 where E y_r <= m
-    (Waudby-Smith and Ramdas 2024, arXiv:2010.09686); it does not depend on the order of the runs.
+    Scores are shares of canaries within the best 0.1, 0.3, 1, 3, 10 and 30 % of ranks, and the normal score cut
+    at 0 over its cap Phi^-1(K / (K + 1)), all in [0, 1]. Wealth averages constant bets on each of them,
+    mean_f prod_r (1 + f (y_r / m - 1)), of mean at most 1 where E y_r <= m (Waudby-Smith and Ramdas 2024,
+    arXiv:2010.09686); it does not depend on the order of the runs. Rare ranks pay most because there the
+    means of two claims differ most in ratio.
 
     Args:
         evidence: of whole runs, with `cluster`.
@@ -115,39 +120,41 @@ def clustered_betting(evidence: KnownNull, family: Family, *, alpha: float) -> E
         UsageError: evidence about steps, or under another adjacency.
     """
     check_inputs(evidence.adjacency, family, alpha)
-    cap = float(rank_grid(evidence.n_references).score[0])
-    x = np.maximum(normal_score(evidence.p_values, evidence.n_references), 0.0) / (cap or 1.0)
-    means, _ = _run_means(evidence, x)
-    found = _bets(evidence, means, family, alpha) if means.size else Found()
-    return conclude(
-        evidence,
-        family,
-        found,
-        alpha=alpha,
-        method="known-null run means, betting",
-        n=x.size,
-        assumptions=_ASSUMED,
-    )
+    x = normal_score(evidence.p_values, evidence.n_references)
+    means = np.stack([_run_means(evidence, row)[0] for row in _bounded(x, evidence.n_references)])
+    found = _bets(evidence, means, family, alpha) if x.size else Found()
+    method = "known-null run means, betting"
+    return conclude(evidence, family, found, alpha=alpha, method=method, n=x.size, assumptions=_ASSUMED)
+
+
+def _bounded(x: FloatArray, n_references: int) -> FloatArray:
+    """(scores, n) bounded scores of normal scores (n,): one row per share of ranks, then the cut one."""
+    grid = rank_grid(n_references)
+    within = np.unique(np.maximum(np.searchsorted(grid.upper, _SHARES, side="right") - 1, 0))
+    # Compared just below, because equal ranks must count as within.
+    tails = x >= grid.score[within][:, None] - 1e-12
+    cut = np.clip(x / (grid.score[0] or 1.0), 0.0, 1.0)
+    return np.concatenate([tails.astype(np.float64), cut[None, :]])
 
 
 def _bets(evidence: KnownNull, means: FloatArray, family: Family, alpha: float) -> Found:
+    """Invert the wealth of bets on (scores, runs) means."""
     references = evidence.n_references
-    score = rank_grid(references).score
-    unit = np.maximum(score, 0.0) / (score[0] or 1.0)
+    bounded = _bounded(rank_grid(references).score, references)
 
-    def allowed(scale: float) -> float:
-        return float(probabilities(family.curve(scale), references) @ unit)
+    def allowed(scale: float) -> FloatArray:
+        return np.asarray(bounded @ probabilities(family.curve(scale), references))
 
     def p_value(scale: float, of: FloatArray) -> float:
-        gain = of / max(allowed(scale), 1e-12) - 1.0
-        wealth = np.exp(np.log1p(np.multiply.outer(_FRACTIONS, gain)).sum(axis=1)).mean()
-        return float(1.0 / max(wealth, 1.0))
+        gain = of / np.maximum(allowed(scale), 1e-12)[:, None] - 1.0
+        bets = np.log(np.maximum(1.0 + np.multiply.outer(_FRACTIONS, gain), 1e-300)).sum(axis=2)
+        return min(1.0, math.exp(math.log(bets.size) - float(logsumexp(bets))))
 
     claimed = family.claimed_scale
-    margin = 1.2816 * float(means.std()) / np.sqrt(means.size)
+    margin = 1.2816 * means.std(axis=1) / np.sqrt(means.shape[1])
 
     def power(truth: float) -> float:
-        unlucky = np.full(means.size, max(allowed(truth) - margin, 0.0))
+        unlucky = np.repeat(np.maximum(allowed(truth) - margin, 0.0)[:, None], means.shape[1], axis=1)
         return 1.0 if p_value(claimed, unlucky) <= alpha else 0.0
 
     return Found(

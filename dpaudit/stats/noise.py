@@ -65,11 +65,11 @@ def replay(evidence: Replay, family: Family, *, alpha: float) -> Estimate:
 
     Args:
         evidence: k parameters; noise of independent coordinates.
-        family: under the adjacency of the evidence; scales are effective over claimed multiplier.
+        family: under the adjacency of the evidence; its scale is effective over claimed multiplier.
         alpha: error probability.
 
     Returns:
-        An estimate: inf where a parameter got no noise at all, and one that says so where nothing was measured.
+        An estimate: inf where a parameter got no noise, and one that says so where nothing was measured.
 
     Raises:
         UsageError: another adjacency, or sums of squares that are not numbers.
