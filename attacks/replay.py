@@ -91,11 +91,15 @@ class ReplaySession:
                 self._sensitivity, self._where = distance, f"{where}, step {step.index}"
 
     def _neighbours(self, step: StepOracle, base: FloatArray) -> Iterator[tuple[str, RowArray]]:
-        """Releases with one record more or less: huge in every parameter, with and against the batch, and real."""
+        """Releases with one record more or less: huge ones, with and against the batch, and real ones."""
         rows = step.rows()
         total = rows.astype(np.float64).sum(axis=0) if len(rows) else np.ones(base.size)
         random = self._rng.standard_normal(base.size)
-        directions = {"huge, random direction": random, "huge, along the batch": total, "huge, against it": -total}
+        directions = {
+            "huge, random direction": random,
+            "huge, along the batch": total,
+            "huge, against it": -total,
+        }
         for name, direction in directions.items():
             yield name, step.release(insert=self._huge(direction, step), frozen=True)
         starts = np.cumsum([0, *step.sizes])
@@ -118,7 +122,9 @@ class ReplaySession:
         if self._squares is None:
             return ()
         noise = tuple(
-            NoiseSample(where=name, sum_of_squares=float(s), count=size * self._draws, claimed_std=self._claimed)
+            NoiseSample(
+                where=name, sum_of_squares=float(s), count=size * self._draws, claimed_std=self._claimed
+            )
             for name, size, s in zip(self._names, self._sizes, self._squares, strict=True)
         )
         measured = Replay(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpaudit.canary import Canaries
-from dpaudit.check import FloatArray
+from dpaudit.check import FloatArray, IntArray
 from dpaudit.evidence import Access, Evidence, KnownNull
 from dpaudit.protocols import RowArray, StepOracle
 
@@ -106,9 +106,9 @@ class StepCanarySession:
         row[self._support] = self._directions(row.size)[index] * (self._attack.scale * step.max_grad_norm)
         return row
 
-    def _rank(self, residuals: RowArray, chosen: FloatArray) -> None:
-        """Append (1 + #{reference >= canary}) / (K + 1) for each residual (k, d); ties count against the canary."""
+    def _rank(self, residuals: RowArray, chosen: IntArray) -> None:
+        """Append (1 + #{reference >= canary}) / (K + 1) for residuals (k, d); ties count against the canary."""
         assert self._bank is not None
         scores = residuals[:, self._support] @ self._bank.T
-        own = np.take_along_axis(scores, np.asarray(chosen)[:, None].astype(np.int64), axis=1)
+        own = np.take_along_axis(scores, chosen[:, None], axis=1)
         self._p_values.append((scores >= own).sum(axis=1) / scores.shape[1])

@@ -44,11 +44,7 @@ class InlineEngine:
 
     def outcomes(self, tasks: Sequence[Task], *, workers: int, timeout: float) -> Iterator[Outcome]:
         """See `Engine.outcomes`."""
-        for task in tasks:
-            try:
-                yield Outcome(key=task.key, seconds=task.run(task.argument))
-            except Exception as error:
-                yield _failed(task, error)
+        yield from map(attempt, tasks)
 
 
 class LocalEngine:
@@ -63,8 +59,8 @@ class LocalEngine:
         count = min(workers or available_cores(), len(tasks))
         context = multiprocessing.get_context("spawn")
         with ProcessPool(max_workers=count, context=context, initializer=one_thread) as pool:
-            pending: dict[Future[float], Task] = {
-                pool.schedule(task.run, args=[task.argument], timeout=timeout): task for task in tasks
+            pending: dict[Future[Outcome], Task] = {
+                pool.schedule(attempt, args=[task], timeout=timeout): task for task in tasks
             }
             try:
                 while pending:
@@ -76,20 +72,35 @@ class LocalEngine:
                     pool.stop()
 
 
-def _outcome(task: Task, future: Future[float], timeout: float) -> Outcome:
+def attempt(task: Task) -> Outcome:
+    """Run a task in this process and turn whatever it raises, `sys.exit` too, into one line of text.
+
+    Exceptions stay where they were raised: one that cannot be unpickled would end a whole pool.
+    """
+    try:
+        return Outcome(key=task.key, seconds=task.run(task.argument))
+    except (Exception, SystemExit) as error:
+        return _failed(task, error)
+
+
+def _outcome(task: Task, future: Future[Outcome], timeout: float) -> Outcome:
     from pebble import ProcessExpired
 
     try:
-        return Outcome(key=task.key, seconds=future.result())
+        return future.result()
     except TimeoutError:
-        return Outcome(key=task.key, error=f"Expected the trial to end within {timeout:g} s; raise compute.timeout.")
+        return Outcome(
+            key=task.key, error=f"Expected the trial to end within {timeout:g} s; raise compute.timeout."
+        )
     except ProcessExpired as error:
-        return Outcome(key=task.key, error=f"Expected the worker to live, found it dead (exit code {error.exitcode}).")
+        return Outcome(
+            key=task.key, error=f"Expected the worker to live, found it dead (exit code {error.exitcode})."
+        )
     except Exception as error:
         return _failed(task, error)
 
 
-def _failed(task: Task, error: Exception) -> Outcome:
+def _failed(task: Task, error: BaseException) -> Outcome:
     text = str(error) if isinstance(error, DpauditError) else f"{type(error).__name__}: {error}"
     return Outcome(key=task.key, error=" ".join(text.split()), usage=isinstance(error, UsageError))
 

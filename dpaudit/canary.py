@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpaudit.check import BoolArray, FloatArray, IntArray
 from dpaudit.errors import UsageError
@@ -33,10 +35,7 @@ class Canaries:
 
     def commitment(self) -> str:
         """SHA-256 of the draw, to be published before training."""
-        digest = hashlib.sha256()
-        for part in (self.x, self.y, self.member, self.canary):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        return digest.hexdigest()
+        return _sha256(self.x, self.y, self.member, self.canary)
 
     @property
     def train_x(self) -> FloatArray:
@@ -74,10 +73,16 @@ class Pool:
 
     def sha256(self) -> str:
         """Hash of the pool and the records beside it."""
-        digest = hashlib.sha256()
-        for part in (self.x, self.y, self.canary, self.test_x, self.test_y):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        return digest.hexdigest()
+        return _sha256(self.x, self.y, self.canary, self.test_x, self.test_y)
+
+
+def _sha256(*parts: NDArray[Any]) -> str:
+    """Hash of types, shapes and bytes: without the first two, different arrays could share one hash."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{part.dtype.str}{part.shape}".encode())
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
 
 
 def make_pool(
@@ -97,13 +102,16 @@ def make_pool(
     """
     n, n_classes = len(y), int(y.max(initial=0)) + 1
     if n < 20 or n_classes < 2:
-        raise UsageError(f"Expected at least 20 records and 2 classes, found {n} and {n_classes}. Use more data.")
+        raise UsageError(
+            f"Expected at least 20 records and 2 classes, found {n} and {n_classes}. Use more data."
+        )
     order = rng.permutation(n)
     n_test = max(1, round(n * test_fraction))
     test, pool = order[:n_test], order[n_test:]
     if n_canaries > len(pool) // 2:
         raise UsageError(
-            f"Expected data.canaries={n_canaries} to be at most half of the pool of {len(pool)} records. Plant fewer."
+            f"Expected data.canaries={n_canaries} to be at most half of the pool of {len(pool)} records. "
+            "Plant fewer."
         )
     canary = np.zeros(len(pool), dtype=np.bool_)
     canary[:n_canaries] = True

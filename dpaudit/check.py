@@ -1,4 +1,4 @@
-"""One vocabulary of validation: `Expected name=value in [lo, hi].`"""
+"""One vocabulary of validation, in which a wrong value reads `Expected name=value in [lo, hi]`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,12 @@ def one_of(name: str, value: str, known: Collection[str]) -> str:
 
 def finite(name: str, values: ArrayLike) -> FloatArray:
     """Return `values` as float64, or raise `UsageError` naming the first position that is not finite."""
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"Expected {name} to be numbers, found: {error}. Encode or remove the rest."
+        ) from None
     bad = np.flatnonzero(~np.isfinite(array))
     if bad.size:
         first = int(bad[0])

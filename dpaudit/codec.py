@@ -70,5 +70,3 @@ def _as(hint: Any, value: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Enum) and isinstance(value, str):
         return hint(value)
     return value
-
-

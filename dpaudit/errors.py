@@ -22,6 +22,12 @@ class TrialError(DpauditError):
     exit_code = 4
 
 
+class Interrupted(DpauditError):
+    """Somebody stopped the run. Exit code 130."""
+
+    exit_code = 130
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for the nearest of `known`, or the list of what is known.
 

@@ -164,4 +164,3 @@ class Finding:
 
 Evidence = KnownNull | TwoSample | OneRun | Guesses | Replay | Finding
 """Every kind of evidence."""
-

@@ -99,7 +99,11 @@ class AuditPlan(_Section):
     @property
     def shadows(self) -> int:
         """Shadow models beside each target: as many as the most demanding attack asks for."""
-        return max((int(attack.options.get("shadows", 0)) for attack in self.attacks.values()), default=0)
+        wanted = [attack.options.get("shadows", 0) for attack in self.attacks.values()]
+        for number in wanted:
+            if not isinstance(number, int) or number < 0:
+                raise UsageError(f"Expected shadows={number!r} to be a whole number of models, 0 or more.")
+        return max(wanted, default=0)
 
     def options_of(self, target: TargetPlan) -> dict[str, Any]:
         """Keyword arguments of a target's training function; `recipe` applies to the built-in ones."""
@@ -112,8 +116,8 @@ class AuditPlan(_Section):
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: the form that is hashed."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    """JSON with sorted keys and no spaces: the form that is hashed. TOML's dates and times become text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
 
 def default_toml() -> str:
@@ -139,9 +143,13 @@ def read(path: Path | None, overrides: Sequence[str] = ()) -> tuple[AuditPlan, s
         text = path.read_text(encoding="utf-8") if path else default_toml()
         document = tomllib.loads(text)
     except FileNotFoundError:
-        raise UsageError(f"Expected a plan at {path}, found nothing. Write one with `dpaudit init {path}`.") from None
+        raise UsageError(
+            f"Expected a plan at {path}, found nothing. Write one with `dpaudit init {path}`."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Expected {path} to be a readable text file, found: {error}. Check the path.") from None
+        raise UsageError(
+            f"Expected {path} to be a readable text file, found: {error}. Check the path."
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"Expected {name} to be TOML, found: {error}. Repair that line.") from None
     for override in overrides:
@@ -158,18 +166,25 @@ def parse(document: Mapping[str, Any], name: str = "the plan") -> AuditPlan:
     try:
         return AuditPlan.model_validate(document)
     except ValidationError as error:
-        raise UsageError(_explain(error.errors()[0], name)) from None
+        # A misspelt key is also a missing one: the unknown name says more.
+        wrong = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+        raise UsageError(_explain(wrong[0], name)) from None
 
 
 def _explain(error: ErrorDetails, name: str) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "the plan"
+    where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
         return f"Expected a known key in {name}, found {where!r}: {nearest(str(key), _keys_at(parents))}"
     if error["type"] == "missing":
-        return f"Expected {name} to have {where}, found nothing. Add it; `dpaudit init` writes a complete plan."
+        return (
+            f"Expected {name} to have {where}, found nothing. Add it; `dpaudit init` writes a complete plan."
+        )
+    message = error["msg"].removeprefix("Value error, ")
+    if not where:
+        return f"Expected {name} to be right: {message}."
     found = "" if isinstance(error["input"], dict) else f", found {error['input']!r}"
-    return f"Expected {where} in {name} to be right{found}: {error['msg'].removeprefix('Value error, ')}."
+    return f"Expected {where} in {name} to be right{found}: {message}."
 
 
 def _keys_at(parents: Sequence[str | int]) -> list[str]:
@@ -190,7 +205,15 @@ def _override(document: dict[str, Any], override: str) -> None:
     *parents, last = key.strip().split(".")
     node: Any = document
     for part in parents:
-        node = node[int(part)] if isinstance(node, list) and part.isdigit() else node.setdefault(part, {})
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                raise UsageError(
+                    f"Expected {key!r} to count from 0 to {len(node) - 1}, found {part!r}. "
+                    "Tables in double brackets go by number."
+                )
+            node = node[int(part)]
+        else:
+            node = node.setdefault(part, {})
         if not isinstance(node, (dict, list)):
             raise UsageError(f"Expected {key!r} to name a key of the plan, found that {part!r} is a value.")
     if isinstance(node, list):

@@ -66,17 +66,38 @@ class StepOracle(Protocol):
 
     index: int
     phase: int
-    names: tuple[str, ...]
-    sizes: tuple[int, ...]
-    max_grad_norm: float
-    noise_multiplier: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See the attribute."""
+        ...
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """See the attribute."""
+        ...
+
+    @property
+    def max_grad_norm(self) -> float:
+        """See the attribute."""
+        ...
+
+    @property
+    def noise_multiplier(self) -> float:
+        """See the attribute."""
+        ...
 
     def rows(self) -> RowArray:
         """Per-record gradients of the current batch before clipping, (b, d); memory b*d."""
         ...
 
     def release(
-        self, *, insert: RowArray | None = None, remove: int | None = None, noise: bool = True, frozen: bool = False
+        self,
+        *,
+        insert: RowArray | None = None,
+        remove: int | None = None,
+        noise: bool = True,
+        frozen: bool = False,
     ) -> RowArray:
         """Execute the real step on a neighbouring batch without touching weights or state; (d,).
 
@@ -125,8 +146,16 @@ class ModelAttack(Protocol):
     access: Access
     shadows: int
 
-    def scores(self, views: Sequence[View]) -> FloatArray:
-        """Membership scores, (runs, n), higher = member; NaN where the attack cannot say."""
+    def scores(self, targets: Sequence[View], shadows: Sequence[View]) -> FloatArray:
+        """Membership scores of every record in every target, higher = member.
+
+        Args:
+            targets: the released models that are attacked.
+            shadows: models that the adversary trained itself, with their members; `self.shadows` of them.
+
+        Returns:
+            (targets, n); NaN where the attack cannot say.
+        """
         ...
 
 

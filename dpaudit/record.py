@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -216,18 +217,19 @@ _ADAPTER: TypeAdapter[AuditRecord] = TypeAdapter(AuditRecord)
 
 
 def dump(record: AuditRecord) -> bytes:
-    """Serialise with sorted keys, so that equal records are equal bytes. Infinity is written as text."""
-    return json.dumps(_finite(_ADAPTER.dump_python(record, mode="python")), sort_keys=True, indent=1).encode()
+    """Serialise with sorted keys, so that equal records are equal bytes. Infinity and NaN become text."""
+    document = _finite(_ADAPTER.dump_python(record, mode="python"))
+    return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode()
 
 
 def _finite(value: Any) -> Any:
-    """Replace infinities, which JSON has no word for, by the strings that `float` reads back."""
+    """Replace infinities and NaN, which JSON has no word for, by the strings that `float` reads back."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
-    if isinstance(value, float) and value in (float("inf"), float("-inf")):
-        return "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 
@@ -244,11 +246,15 @@ def load(path: Path) -> AuditRecord:
         raise UsageError(
             f"Expected a record at {file}, found nothing. Run `dpaudit run` first, or name its folder."
         ) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"Expected {file} to be a JSON record, found: {error}. Restore it or run again.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"Expected {file} to be a JSON record, found: {error}. Restore it or run again."
+        ) from None
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int):
-        raise UsageError(f"Expected {file} to have an integer schema_version, found {version!r}. Not a record.")
+        raise UsageError(
+            f"Expected {file} to have an integer schema_version, found {version!r}. Not a record."
+        )
     if version > SCHEMA_VERSION:
         raise UsageError(
             f"Expected schema_version<={SCHEMA_VERSION} in {file}, found {version}. "
@@ -260,6 +266,8 @@ def load(path: Path) -> AuditRecord:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"Expected a complete record in {file}, found at {where}: {first['msg']}.") from None
+    except UsageError as error:
+        raise UsageError(f"Expected a complete record in {file}. {error}") from None
 
 
 def json_schema() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from dpaudit.errors import UsageError, nearest
 
@@ -34,6 +34,7 @@ ENGINES: Mapping[str, str] = {
 TRAINING_TARGET = "dpaudit.targets.observed:TrainingFunction"
 LOAD_DATA = "dpaudit.targets.datasets:load"
 
+_PLAIN: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
 _GROUPS = {"attack": "dpaudit.attacks", "training function": "dpaudit.targets"}
 
 
@@ -85,15 +86,25 @@ def build(kind: str, name: str, table: Mapping[str, str], options: Mapping[str, 
     """Make the named attack or engine from its recipe.
 
     Raises:
-        UsageError: unknown name, or an option that its class does not have, with the nearest right one.
+        UsageError: unknown name, an option that its class does not have (with the nearest right one), or
+            a value of another type.
     """
     made = resolve(kind, name, table)
     if is_dataclass(made):
-        right = {field.name for field in fields(made) if field.name not in ("name", "access")}
-        for option in options:
-            if option not in right:
-                raise UsageError(f"Expected a known option of {kind} {name!r}, found {option!r}: {nearest(option, right)}")
+        _check_options(f"{kind} {name!r}", made, options)
     try:
         return made(**options)
     except TypeError as error:
         raise UsageError(f"Expected {kind} {name!r} to accept {dict(options)!r}, found: {error}.") from None
+
+
+def _check_options(what: str, made: Any, options: Mapping[str, Any]) -> None:
+    """Every option is a field, and of the field's type where that is a plain one: found out before training."""
+    right = {field.name for field in fields(made) if field.name not in ("name", "access")}
+    types = get_type_hints(made)
+    for option, value in options.items():
+        if option not in right:
+            raise UsageError(f"Expected a known option of {what}, found {option!r}: {nearest(option, right)}")
+        wanted = types[option]
+        if wanted in _PLAIN and type(value) not in _PLAIN[wanted]:
+            raise UsageError(f"Expected {option} of {what} to be of type {wanted.__name__}, found {value!r}.")

@@ -77,7 +77,11 @@ def run(job: Job) -> Iterator[Event]:
     yield RunStarted(
         folder=str(job.out), trials=len(specs), cached=len(views), device=device, engine=plan.compute.engine
     )
-    trials = {spec.key: _trial_record(spec, "cached", views[spec.key].seconds) for spec in specs if spec.key in views}
+    trials = {
+        spec.key: _trial_record(spec, "cached", views[spec.key].seconds)
+        for spec in specs
+        if spec.key in views
+    }
     by_key = {spec.key: spec for spec in specs}
     for spec in specs:
         if spec.key in views:

@@ -7,8 +7,7 @@ import hashlib
 import io
 import json
 import os
-import tempfile
-import zipfile
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -36,21 +35,21 @@ def write_atomic(path: Path, data: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+        temporary = path.parent / f".writing-{uuid.uuid4().hex}"
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         remedy = "Free some space" if error.errno == errno.ENOSPC else "Choose another folder with --out"
         raise StoreError(
-            f"Expected to write {path}, found: {error.strerror or error}. {remedy} and run the same command again; "
-            "finished trials are kept."
+            f"Expected to write {path}, found: {error.strerror or error}. "
+            f"{remedy} and run the same command again; finished trials are kept."
         ) from None
 
 
@@ -88,7 +87,8 @@ class Store:
             if document["format"] != FORMAT:
                 return None
             return {name: decode(value, arrays) for name, value in document["facts"].items()}
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        except Exception:
+            # Damaged bytes fail in every layer: zip, zlib, the array header, JSON, the nouns' own checks.
             path.rename(path.with_suffix(".damaged"))
             return None
 

@@ -12,8 +12,8 @@ from opacus.optimizers import DPOptimizer
 from dpaudit.check import one_of
 
 
-class _NoiseDividedByBatch(DPOptimizer):
-    """Noise is added after the mean is taken, and averaged once more: its std is sigma*C/B^2, not sigma*C/B."""
+class _NoiseDividedByBatch(DPOptimizer):  # type: ignore[misc]
+    """Noise is divided by the batch twice: its std in the mean is sigma*C/B^2, not sigma*C/B."""
 
     def add_noise(self) -> None:
         for p in self.params:
@@ -22,7 +22,7 @@ class _NoiseDividedByBatch(DPOptimizer):
             p.grad = (p.summed_grad + noise).view_as(p)
 
 
-class _HalfNoise(DPOptimizer):
+class _HalfNoise(DPOptimizer):  # type: ignore[misc]
     """Noise of half the scale: a factor 2 lost between sensitivity conventions."""
 
     def add_noise(self) -> None:
@@ -32,7 +32,7 @@ class _HalfNoise(DPOptimizer):
         self.noise_multiplier = configured
 
 
-class _NoiseWithoutClip(DPOptimizer):
+class _NoiseWithoutClip(DPOptimizer):  # type: ignore[misc]
     """The std of the noise is sigma, whatever the clipping norm."""
 
     def add_noise(self) -> None:
@@ -43,7 +43,7 @@ class _NoiseWithoutClip(DPOptimizer):
             p.grad = (p.summed_grad + noise).view_as(p)
 
 
-class _LastParameterWithoutNoise(DPOptimizer):
+class _LastParameterWithoutNoise(DPOptimizer):  # type: ignore[misc]
     """The loop that adds noise ends one parameter early."""
 
     def add_noise(self) -> None:
@@ -52,7 +52,7 @@ class _LastParameterWithoutNoise(DPOptimizer):
         last.grad = last.summed_grad.view_as(last).clone()
 
 
-class _SameNoiseEachStep(DPOptimizer):
+class _SameNoiseEachStep(DPOptimizer):  # type: ignore[misc]
     """The generator is seeded anew in every step."""
 
     def add_noise(self) -> None:
@@ -60,7 +60,7 @@ class _SameNoiseEachStep(DPOptimizer):
         super().add_noise()
 
 
-class _ClipsTheBatch(DPOptimizer):
+class _ClipsTheBatch(DPOptimizer):  # type: ignore[misc]
     """The gradient of the batch is clipped, not that of each record."""
 
     def clip_and_accumulate(self) -> None:
@@ -71,7 +71,7 @@ class _ClipsTheBatch(DPOptimizer):
             p.summed_grad = g * factor if p.summed_grad is None else p.summed_grad + g * factor
 
 
-class _ClipsEachLayerInFull(DPOptimizer):
+class _ClipsEachLayerInFull(DPOptimizer):  # type: ignore[misc]
     """Every parameter's gradient is clipped to C by itself, so the whole has norm up to sqrt(L)*C."""
 
     def clip_and_accumulate(self) -> None:

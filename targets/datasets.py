@@ -37,14 +37,18 @@ def load(source: Callable[[], tuple[ArrayLike, ArrayLike]]) -> tuple[FloatArray,
     """
     loaded = source()
     if not isinstance(loaded, tuple) or len(loaded) != 2:
-        raise UsageError(f"Expected the data source to return (x, y), found {type(loaded).__name__}. Return a pair.")
+        raise UsageError(
+            f"Expected the data source to return (x, y), found {type(loaded).__name__}. Return a pair."
+        )
     x = finite("x", np.asarray(loaded[0]))
     raw = np.asarray(loaded[1])
     if x.ndim < 2 or raw.ndim != 1 or len(x) != len(raw):
-        raise UsageError(f"Expected x of shape (n, ...) and y of shape (n,), found {x.shape} and {raw.shape}.")
+        raise UsageError(
+            f"Expected x of shape (n, ...) and y of shape (n,), found {x.shape} and {raw.shape}."
+        )
     if not np.issubdtype(raw.dtype, np.number) or not np.all(raw == np.floor(raw)) or raw.min(initial=0) < 0:
         raise UsageError(
-            f"Expected y to hold class indices 0, 1, ..., found {raw.dtype} such as {raw[0]!r}. Encode the labels."
+            f"Expected y to hold class indices 0, 1, ..., found {raw.dtype}, such as {raw[0]!r}. Encode them."
         )
     y = raw.astype(np.int64)
     joined = np.concatenate([x.reshape(len(x), -1), y[:, None]], axis=1)

@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 from opacus import PrivacyEngine
 from opacus.optimizers import DPOptimizer
-from opacus.utils.uniform_sampler import DistributedUniformWithReplacementSampler, UniformWithReplacementSampler
+from opacus.utils.uniform_sampler import (
+    DistributedUniformWithReplacementSampler,
+    UniformWithReplacementSampler,
+)
 
 from dpaudit.canary import Canaries
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase, Sampler
@@ -82,7 +85,7 @@ class Observation:
         return tuple(self._phases)
 
     def claim(self, delta: float) -> Claim | None:
-        """The epsilon that the run's own accountant states, with the ledger as it ran; None without an engine."""
+        """What the run's own accountant states, with the ledger as it ran; None without an engine."""
         if self.engine is None:
             return None
         history = self.engine.accountant.history
@@ -168,4 +171,3 @@ def observe(
 def active() -> Observation | None:
     """The observation that this code runs under, if any."""
     return _ACTIVE.get()
-

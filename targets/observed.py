@@ -95,7 +95,9 @@ def log_probabilities(model: Predict, x: FloatArray, device: str) -> FloatArray:
             parts.append(torch.log_softmax(model(features).double(), dim=-1).cpu())
     outputs: FloatArray = torch.cat(parts).numpy()
     if outputs.ndim != 2 or len(outputs) != len(x):
-        raise TrialError(f"Expected logits of shape ({len(x)}, classes), found {outputs.shape}. Return one row a record.")
+        raise TrialError(
+            f"Expected logits of shape ({len(x)}, classes), found {outputs.shape}. Return one row a record."
+        )
     if not np.isfinite(outputs).all():
         bad = int((~np.isfinite(outputs)).any(axis=1).sum())
         raise TrialError(

@@ -56,7 +56,12 @@ class PlainProbe:
         return self._cache
 
     def release(
-        self, *, insert: RowArray | None = None, remove: int | None = None, noise: bool = True, frozen: bool = False
+        self,
+        *,
+        insert: RowArray | None = None,
+        remove: int | None = None,
+        noise: bool = True,
+        frozen: bool = False,
     ) -> RowArray:
         """The gradient that the optimizer is about to apply, as a sum, with one record more or less."""
         rows = self.rows()

@@ -1,4 +1,4 @@
-"""The instrumented Opacus optimizer: its real step, re-executed from its exact state on neighbouring batches."""
+"""The instrumented Opacus optimizer: its real step, re-executed on neighbouring batches."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ReplayRandomness:
 
     def _generators(self) -> list[torch.Generator]:
         generators = [torch.default_generator]
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch.cuda.is_available():
             generators += list(torch.cuda.default_generators)
         if isinstance(self._optimizer.generator, torch.Generator):
             generators.append(self._optimizer.generator)
@@ -136,13 +136,18 @@ class OptimizerProbe:
 
     def rows(self) -> RowArray:
         """Per-record gradients of the current (micro-)batch, (b, d)."""
-        samples = [_stack(p.grad_sample) for p in self.parameters]
+        samples = [_samples(p) for p in self.parameters]
         stacked = torch.cat([s.detach().reshape(len(s), -1).float() for s in samples], dim=1)
         array: RowArray = stacked.cpu().numpy()
         return array
 
     def release(
-        self, *, insert: RowArray | None = None, remove: int | None = None, noise: bool = True, frozen: bool = False
+        self,
+        *,
+        insert: RowArray | None = None,
+        remove: int | None = None,
+        noise: bool = True,
+        frozen: bool = False,
     ) -> RowArray:
         """See `StepOracle.release`. Costs one optimizer step, without forward or backward."""
         with self._restored(frozen=frozen):
@@ -210,7 +215,7 @@ class OptimizerProbe:
         return float(optimizer.expected_batch_size * optimizer.accumulated_iterations)
 
     def _batch_size(self) -> int:
-        return max((len(_stack(p.grad_sample)) for p in self.parameters if _has_samples(p)), default=0)
+        return max((len(_samples(p)) for p in self.parameters if _has_samples(p)), default=0)
 
     def _edit_batch(self, insert: RowArray | None, remove: int | None) -> None:
         """Add or leave out one record's gradient in every `grad_sample`."""
@@ -218,13 +223,16 @@ class OptimizerProbe:
         for parameter in self.parameters:
             stop = start + parameter.numel()
             if _has_samples(parameter):
-                sample = _stack(parameter.grad_sample)
+                sample = _samples(parameter)
                 if remove is not None:
                     sample = torch.cat([sample[:remove], sample[remove + 1 :]])
                 if insert is not None:
                     row = torch.as_tensor(insert[start:stop], dtype=sample.dtype, device=sample.device)
                     sample = torch.cat([sample, row.view(1, *sample.shape[1:])])
-                parameter.grad_sample = _as_before(parameter.grad_sample, sample)
+                parameter.grad_sample = _as_before(  # type: ignore[attr-defined]
+                    parameter.grad_sample,  # type: ignore[attr-defined]
+                    sample,
+                )
             start = stop
 
     @contextmanager
@@ -249,7 +257,9 @@ def _has_samples(parameter: torch.nn.Parameter) -> bool:
     return getattr(parameter, "grad_sample", None) is not None
 
 
-def _stack(sample: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
+def _samples(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Per-record gradients (b, ...) of one parameter, accumulated backward passes together."""
+    sample: torch.Tensor | list[torch.Tensor] = parameter.grad_sample  # type: ignore[attr-defined]
     return sample if isinstance(sample, torch.Tensor) else torch.cat(sample)
 
 

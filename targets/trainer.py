@@ -41,7 +41,7 @@ def fit_plain(
         for loaded in loader:
             batch = (loaded[0].to(device), loaded[1].to(device))
             optimizer.zero_grad()
-            cross_entropy(model(batch[0]), batch[1]).backward()
+            cross_entropy(model(batch[0]), batch[1]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return model
 
@@ -77,7 +77,8 @@ def fit_opacus(
     for _ in range(epochs):
         for features, labels in loader:
             optimizer.zero_grad()
-            cross_entropy(private(features.to(device)), labels.to(device)).backward()
+            loss = cross_entropy(private(features.to(device)), labels.to(device))
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return model
 

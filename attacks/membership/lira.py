@@ -1,6 +1,6 @@
 """The likelihood-ratio attack, online (Carlini et al. 2022, arXiv:2112.03570).
 
-Every run is attacked with all the others as its shadow models: records are in half of them at random.
+Shadow models are trained as the target was, on random halves of the pool: each record is in about half.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ class Lira:
     shadows: int = 16
     fixed_variance_below: int = 32
 
-    def scores(self, views: Sequence[View]) -> FloatArray:
-        """(runs, n) log-likelihood ratios; NaN for a record that no shadow had in, or none had out.
+    def scores(self, targets: Sequence[View], shadows: Sequence[View]) -> FloatArray:
+        """(targets, n) log-likelihood ratios; NaN for a record that no shadow had in, or none had out.
 
-        Cost runs * n: sums over all runs once, less each run's own.
+        Cost (targets + shadows) * n.
         """
-        phi = np.stack([log_odds(view.scores, view.canaries.y) for view in views])
-        member = np.stack([view.canaries.member for view in views])
-        mean_in, var_in, n_in = _leave_one_out(phi, member, self.fixed_variance_below)
-        mean_out, var_out, n_out = _leave_one_out(phi, ~member, self.fixed_variance_below)
-        ratio = _log_normal(phi, mean_in, var_in) - _log_normal(phi, mean_out, var_out)
+        phi = np.stack([log_odds(view.scores, view.canaries.y) for view in shadows])
+        member = np.stack([view.canaries.member for view in shadows])
+        mean_in, var_in, n_in = _fit(phi, member, self.fixed_variance_below)
+        mean_out, var_out, n_out = _fit(phi, ~member, self.fixed_variance_below)
+        observed = np.stack([log_odds(view.scores, view.canaries.y) for view in targets])
+        ratio = _log_normal(observed, mean_in, var_in) - _log_normal(observed, mean_out, var_out)
         result: FloatArray = np.where((n_in > 0) & (n_out > 0), ratio, np.nan)
         return result
 
 
-def _leave_one_out(phi: FloatArray, side: BoolArray, fixed_below: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Mean, variance and count (runs, n) of `phi` over the other runs in which `side` holds."""
+def _fit(phi: FloatArray, side: BoolArray, fixed_below: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean, variance and count (n,) of `phi` (shadows, n) over the shadows in which `side` holds."""
     weight = side.astype(np.float64)
-    count = weight.sum(axis=0) - weight
-    total = (weight * phi).sum(axis=0) - weight * phi
-    safe = np.maximum(count, 1.0)
-    mean = total / safe
-    square = (weight * phi**2).sum(axis=0) - weight * phi**2
-    variance = np.maximum(square / safe - mean**2, 0.0) * safe / np.maximum(count - 1.0, 1.0)
+    count = weight.sum(axis=0)
+    mean = (weight * phi).sum(axis=0) / np.maximum(count, 1.0)
+    squares = (weight * (phi - mean) ** 2).sum(axis=0)
     if np.median(count) < fixed_below:
-        enough = count > 1
-        pooled = np.where(enough, variance, 0.0).sum(axis=1) / np.maximum(enough.sum(axis=1), 1)
-        variance = np.broadcast_to(pooled[:, None], variance.shape)
+        # With few models a record's own variance is noise: one for all records is the better estimate.
+        freedom = np.maximum(count - 1.0, 0.0).sum()
+        variance = np.full_like(mean, squares.sum() / max(freedom, 1.0))
+    else:
+        variance = squares / np.maximum(count - 1.0, 1.0)
     return mean, np.maximum(variance, 1e-8), count
 
 

@@ -21,6 +21,6 @@ class LossThreshold:
     access: Access = Access.FINAL_MODEL
     shadows: int = 0
 
-    def scores(self, views: Sequence[View]) -> FloatArray:
-        """(runs, n) log-odds; cost runs * n * classes."""
-        return np.stack([log_odds(view.scores, view.canaries.y) for view in views])
+    def scores(self, targets: Sequence[View], shadows: Sequence[View]) -> FloatArray:
+        """(targets, n) log-odds; cost targets * n * classes."""
+        return np.stack([log_odds(view.scores, view.canaries.y) for view in targets])

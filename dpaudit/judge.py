@@ -1,0 +1,235 @@
+"""From views to verdicts: one alpha over targets, attacks and estimators, and no verdict without power."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dpaudit import ledger, measure
+from dpaudit.claim import Claim
+from dpaudit.estimate import Estimate
+from dpaudit.evidence import Finding
+from dpaudit.plan import AuditPlan, TargetPlan
+from dpaudit.protocols import View
+from dpaudit.record import Coverage, TargetRecord, TrialRecord
+from dpaudit.stats.multiplicity import holm, split
+from dpaudit.verdict import Status, Verdict
+
+EXIT = {Status.NOT_REFUTED: 0, Status.REFUTED: 1, Status.INCONCLUSIVE: 3}
+EXIT_LOST = 4
+Runs = Mapping[int, View]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditJudgement:
+    """What the whole audit says."""
+
+    targets: tuple[TargetRecord, ...]
+    coverage: tuple[Coverage, ...]
+    status: str
+    reason: str
+    exit_code: int
+
+
+def judge_audit(plan: AuditPlan, runs: Mapping[str, Runs], trials: Sequence[TrialRecord]) -> AuditJudgement:
+    """Judge every target, then the audited ones in the light of the controls.
+
+    Args:
+        plan: the audit plan; its alpha is split evenly over the targets, by weight over the attacks.
+        runs: finished runs by target and index of the draw; 0 is the audited model.
+        trials: all trials of the plan, lost ones included.
+    """
+    alphas = split(plan.alpha, {target.name: 1.0 for target in plan.targets})
+    claims = {t.name: claim_of(t, runs[t.name].get(0), plan.delta) for t in plan.targets}
+    reference = next((claims[t.name] for t in plan.targets if t.role == "audited" and claims[t.name]), None)
+    judged, coverage = [], []
+    for target in plan.targets:
+        claim = claims[target.name]
+        if claim is None and target.role == "control":
+            claim = reference
+        views = runs[target.name]
+        lost = sum(t.status == "lost" for t in trials if t.target == target.name)
+        judged.append(_judge(plan, target, views, claim, alphas[target.name], lost, own=claims[target.name]))
+        coverage += measure.coverage(plan, target.name, views)
+    targets = tuple(_in_light_of_controls(target, judged) for target in judged)
+    return _overall(targets, tuple(coverage), trials)
+
+
+def claim_of(target: TargetPlan, view: View | None, delta: float) -> Claim | None:
+    """The plan's declared epsilon, or else the one that the run's own accountant stated."""
+    ran = view.claim if view else None
+    if target.claim is None:
+        return ran
+    if ran is None:
+        return Claim(epsilon=target.claim.epsilon, delta=delta)
+    return replace(ran, epsilon=target.claim.epsilon, source="declared in the plan")
+
+
+def _judge(
+    plan: AuditPlan,
+    target: TargetPlan,
+    runs: Runs,
+    claim: Claim | None,
+    alpha: float,
+    lost: int,
+    *,
+    own: Claim | None,
+) -> TargetRecord:
+    audited = runs.get(0)
+    recomputed = ledger.recompute(own)
+    views = [runs[index] for index in sorted(runs)] if audited else []
+    found = measure.measure(plan, views, claim, alpha)
+    findings = found.findings
+    if audited is not None and own is not None:
+        findings += ledger.contradictions(own, audited.accounted)
+        findings += _declared_but_not_private(target, audited, own)
+    return TargetRecord(
+        name=target.name,
+        role=target.role,
+        description=f"{target.train}"
+        + (f", fault {target.options['fault']}" if "fault" in target.options else ""),
+        claim=own,
+        recomputed=recomputed,
+        test_accuracy=audited.test_accuracy if audited else None,
+        train_accuracy=audited.train_accuracy if audited else None,
+        n_parameters=audited.n_parameters if audited else 0,
+        alpha=alpha,
+        estimates=found.estimates,
+        rates=found.rates,
+        findings=findings,
+        curves=found.curves,
+        checklist=ledger.checklist(audited, own, recomputed),
+        verdict=verdict(claim, found.estimates, findings, measure.weights(plan), alpha, lost),
+        weights_sha256=audited.weights_sha256 if audited else "",
+    )
+
+
+def _declared_but_not_private(target: TargetPlan, view: View, claim: Claim) -> tuple[Finding, ...]:
+    """An epsilon that was declared for a run in which no private optimizer made a step."""
+    if target.claim is None or claim.ledger or math.isinf(claim.epsilon) or view.claim is None:
+        return ()
+    return (
+        Finding(
+            check="private steps",
+            where=target.train,
+            expected=f"noisy steps behind a claim of epsilon {claim.epsilon:g}",
+            measured="an engine that was made, and no private step",
+            epsilon=math.inf,
+            remedy="Train with the optimizer and loader that make_private returned.",
+            source="ledger",
+        ),
+    )
+
+
+def verdict(
+    claim: Claim | None,
+    estimates: Sequence[Estimate],
+    findings: Sequence[Finding],
+    weights: Mapping[str, float],
+    alpha: float,
+    lost: int,
+) -> Verdict:
+    """Refuted by a finding or by weighted Holm at `alpha`; not refuted only where refuting was possible.
+
+    Args:
+        claim: what is tested; None leaves nothing to refute.
+        estimates: at levels that add up to at most `alpha`.
+        findings: deterministic contradictions.
+        weights: pre-registered weight of each estimate, by `measure.label`.
+        alpha: of this target.
+        lost: trials that did not finish.
+    """
+    guarantees = [e for e in estimates if e.guarantee]
+    if claim is None:
+        return _inconclusive(
+            "No privacy was claimed: no private optimizer ran, and the plan declares no epsilon.", guarantees
+        )
+    best = _best(claim, guarantees, findings)
+    if findings:
+        first = max(findings, key=lambda f: f.epsilon if f.epsilon is not None else -1.0)
+        reason = f"{first.check} ({first.where}): expected {first.expected}, measured {first.measured}."
+        return Verdict(status=Status.REFUTED, reason=reason, epsilon_lower=best, decided_by=first.check)
+    p_values = {measure.label(e): e.p_value for e in guarantees if e.p_value is not None}
+    adjusted = holm(p_values, {name: weights[name] for name in p_values}) if p_values else {}
+    refuting = sorted((p, name) for name, p in adjusted.items() if p <= alpha)
+    if refuting:
+        p, name = refuting[0]
+        strongest = next(e for e in guarantees if measure.label(e) == name)
+        return Verdict(
+            status=Status.REFUTED,
+            reason=f"{name} puts epsilon at {_number(strongest.epsilon_lower)} or more where "
+            f"{_number(strongest.claimed_epsilon)} is claimed ({strongest.adjacency}, adjusted p = {p:.2g}).",
+            epsilon_lower=best,
+            decided_by=strongest.source,
+        )
+    if lost:
+        return _inconclusive(
+            f"{lost} trials were lost; run the same command again to repeat them.", guarantees
+        )
+    able = [e for e in guarantees if e.claimed_epsilon is not None and e.ceiling > e.claimed_epsilon]
+    if not able:
+        ceiling = max((e.ceiling for e in guarantees), default=0.0)
+        return _inconclusive(
+            f"No attack could have refuted {_number(claim.epsilon)}: "
+            f"the ceiling of this audit is {_number(ceiling)}.",
+            guarantees,
+        )
+    strongest = max(able, key=lambda e: e.epsilon_lower or 0.0)
+    return Verdict(
+        status=Status.NOT_REFUTED,
+        reason=f"No attack contradicts epsilon {_number(claim.epsilon)}; {strongest.source} shows at least "
+        f"{_number(best)} and could have shown {_number(max(e.ceiling for e in able))}.",
+        epsilon_lower=best,
+        decided_by=strongest.source,
+    )
+
+
+def _best(claim: Claim, estimates: Sequence[Estimate], findings: Sequence[Finding]) -> float | None:
+    """Largest bound under the claim's own adjacency; bounds under another one are not comparable."""
+    bounds = [
+        e.epsilon_lower for e in estimates if e.epsilon_lower is not None and e.adjacency is claim.adjacency
+    ]
+    bounds += [f.epsilon for f in findings if f.epsilon is not None]
+    return max(bounds, default=None)
+
+
+def _inconclusive(reason: str, estimates: Sequence[Estimate]) -> Verdict:
+    bounds = [e.epsilon_lower for e in estimates if e.epsilon_lower is not None]
+    return Verdict(status=Status.INCONCLUSIVE, reason=reason, epsilon_lower=max(bounds, default=None))
+
+
+def _in_light_of_controls(target: TargetRecord, judged: Sequence[TargetRecord]) -> TargetRecord:
+    """Mark controls as caught or not; silence about an audited target counts only if all were."""
+    if target.role == "control":
+        return replace(target, caught=target.verdict.status is Status.REFUTED)
+    missed = [t.name for t in judged if t.role == "control" and t.verdict.status is not Status.REFUTED]
+    if missed and target.verdict.status is Status.NOT_REFUTED:
+        reason = (
+            f"The control {missed[0]!r} was not caught, so silence means nothing. {target.verdict.reason}"
+        )
+        return replace(target, verdict=replace(target.verdict, status=Status.INCONCLUSIVE, reason=reason))
+    return target
+
+
+def _overall(
+    targets: tuple[TargetRecord, ...], coverage: tuple[Coverage, ...], trials: Sequence[TrialRecord]
+) -> AuditJudgement:
+    order = (Status.REFUTED, Status.INCONCLUSIVE, Status.NOT_REFUTED)
+    worst = min((t for t in targets if t.role == "audited"), key=lambda t: order.index(t.verdict.status))
+    code = EXIT[worst.verdict.status]
+    if code != EXIT[Status.REFUTED] and any(trial.status == "lost" for trial in trials):
+        code = EXIT_LOST
+    return AuditJudgement(
+        targets=targets,
+        coverage=coverage,
+        status=worst.verdict.status,
+        reason=f"{worst.name}: {worst.verdict.reason}",
+        exit_code=code,
+    )
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "no data"
+    return f"{value:.3g}" if math.isfinite(value) else "infinity"

@@ -1,0 +1,270 @@
+"""Evidence to estimates, rates and curves: which estimator fits which design, and at what share of alpha."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dpaudit.accounting import family_for
+from dpaudit.check import FloatArray
+from dpaudit.claim import Adjacency, Claim
+from dpaudit.disclosure import clustered_ranks, final_scores, slices
+from dpaudit.estimate import Estimate, Rate
+from dpaudit.evidence import Access, Evidence, Finding, Guesses, KnownNull, Replay
+from dpaudit.plan import AuditPlan
+from dpaudit.protocols import ModelAttack, StepAttack, View
+from dpaudit.record import Coverage, Curve
+from dpaudit.stats import clusters, known_null, noise, reconstruction, roc
+from dpaudit.stats.family import Family
+from dpaudit.stats.multiplicity import split
+from dpaudit.trial import attacks_of
+
+_ANYTIME_SHARE = 0.2
+BEYOND_DOUBT = 1e-9
+_CLEARLY = 0.01
+_POINTS = 160
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Everything measured on one target."""
+
+    estimates: tuple[Estimate, ...] = ()
+    rates: tuple[Rate, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    curves: tuple[Curve, ...] = ()
+
+
+def series(values: ArrayLike) -> tuple[float, ...]:
+    """Six digits are more than a figure shows, and keep the record small."""
+    return tuple(float(f"{value:.6g}") for value in np.asarray(values, dtype=np.float64).tolist())
+
+
+def label(estimate: Estimate) -> str:
+    """The name under which an estimate's weight is pre-registered."""
+    return f"{estimate.source}, anytime" if "anytime" in estimate.method else estimate.source
+
+
+def weights(plan: AuditPlan) -> dict[str, float]:
+    """Weights of all tests that the plan can lead to, fixed before anything is seen."""
+    found: dict[str, float] = {}
+    for name, attack in attacks_of(plan).items():
+        weight = plan.attacks[name].weight
+        if name == "step-canary":
+            found[name] = weight * (1 - _ANYTIME_SHARE)
+            found[f"{name}, anytime"] = weight * _ANYTIME_SHARE
+        else:
+            found[attack.name] = weight
+    return found
+
+
+def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: float) -> Measured:
+    """Apply every estimator that the design of the evidence allows.
+
+    Args:
+        plan: the attacks and their weights.
+        views: finished runs, the audited model first; empty if that was lost.
+        claim: what is tested, or None.
+        alpha: of this target, split over `weights`.
+    """
+    if not views:
+        return Measured()
+    shares = split(alpha, weights(plan))
+    estimates: list[Estimate] = []
+    findings = list(views[0].findings)
+    curves: list[Curve] = []
+    for evidence in views[0].evidence:
+        if isinstance(evidence, Finding):
+            findings.append(evidence)
+            continue
+        family = family_for(claim, adjacency=evidence.adjacency, delta=plan.delta)
+        estimates += _estimates(evidence, family, shares)
+        findings += _replay_findings(evidence, family) if isinstance(evidence, Replay) else ()
+        curves += _step_curves(evidence, family, shares)
+    rates: list[Rate] = [
+        _reconstruction_rate(e, claim, plan) for e in views[0].evidence if isinstance(e, Guesses)
+    ]
+    for attack in attacks_of(plan).values():
+        if isinstance(attack, ModelAttack):
+            family = family_for(claim, adjacency=Adjacency.REPLACE_ONE, delta=plan.delta)
+            ranks = clustered_ranks(attack, views)
+            if ranks is not None:
+                estimates.append(clusters.clustered(ranks, family, alpha=shares[attack.name]))
+            scores = final_scores(attack, views)
+            if scores is not None:
+                rates += _membership_rates(attack, scores, views[0], plan)
+                curves += _membership_curves(attack, scores, views[0], plan.alpha)
+    if claim is not None:
+        curves.append(_claimed_roc(family_for(claim, adjacency=Adjacency.REPLACE_ONE, delta=plan.delta)))
+    return Measured(
+        estimates=tuple(estimates), rates=tuple(rates), findings=tuple(findings), curves=tuple(curves)
+    )
+
+
+def _estimates(evidence: Evidence, family: Family, shares: Mapping[str, float]) -> Iterator[Estimate]:
+    match evidence:
+        case KnownNull():
+            yield known_null.fixed(evidence, family, alpha=shares[evidence.source])
+            anytime = shares.get(f"{evidence.source}, anytime")
+            if anytime is not None:
+                yield known_null.anytime(evidence, family, alpha=anytime)
+        case Guesses():
+            yield reconstruction.guesses(evidence, family, alpha=shares[evidence.source])
+        case Replay():
+            yield noise.replay(evidence, family, alpha=shares[evidence.source])
+
+
+def _replay_findings(replay: Replay, family: Family) -> Iterator[Finding]:
+    """Name the place where a replayed step broke what it claims.
+
+    Only what is beyond doubt becomes a finding: a parameter whose noise is too small for the measured
+    sensitivity at a level of 1e-9. Smaller deviations are left to the test that spends alpha.
+    """
+    sensitivity = max(noise.effective_sensitivity(replay), 1.0)
+    doubtful = noise.too_small(replay, scale=sensitivity)
+    sure = {where for where, p in doubtful.items() if p < BEYOND_DOUBT}
+    samples = [sample for sample in replay.noise if sample.where in sure]
+    if not samples:
+        return
+    worst = min(samples, key=lambda sample: sample.sum_of_squares / sample.count)
+    std = math.sqrt(worst.sum_of_squares / worst.count)
+    scale = std / worst.claimed_std
+    if std == 0 or scale < 1 - _CLEARLY:
+        yield Finding(
+            check="noise",
+            where=f"parameter {worst.where}" if len(samples) < len(replay.noise) else "every parameter",
+            expected=f"noise of standard deviation {worst.claimed_std:.4g} clipping norms",
+            measured=f"{std:.4g}",
+            epsilon=family.epsilon(scale / sensitivity) if std else math.inf,
+            remedy="Add noise of std noise_multiplier * max_grad_norm to every parameter's sum, before the mean.",
+        )
+    if sensitivity > 1:
+        yield Finding(
+            check="sensitivity",
+            where=replay.sensitivity_where,
+            expected="one record to move the clipped sum by at most the clipping norm",
+            measured=f"{sensitivity:.4g} clipping norms",
+            epsilon=family.epsilon(min(scale, 1.0) / sensitivity),
+            remedy="Clip each record's gradient over all parameters together, before summing.",
+        )
+
+
+def _step_curves(evidence: Evidence, family: Family, shares: Mapping[str, float]) -> Iterator[Curve]:
+    if isinstance(evidence, KnownNull) and f"{evidence.source}, anytime" in shares:
+        path = known_null.trajectory(evidence, family, alpha=shares[f"{evidence.source}, anytime"])
+        yield Curve(
+            kind="anytime",
+            source=evidence.source,
+            x=series(path.n),
+            y=series(path.epsilon),
+        )
+    if isinstance(evidence, Guesses):
+        baselines = np.geomspace(1e-3, 0.5, 40)
+        limits = [reconstruction.success_limit(family, float(b), evidence.unit) for b in baselines]
+        yield Curve(
+            kind="reconstruction-limit", source=evidence.source, x=series(baselines), y=series(limits)
+        )
+        lower, upper = reconstruction.success_interval(evidence, alpha=shares[evidence.source])
+        if lower is not None and upper is not None:
+            yield Curve(
+                kind="reconstruction",
+                source=evidence.source,
+                x=(evidence.baseline,),
+                y=(evidence.successes / evidence.trials,),
+                lower=(lower,),
+                upper=(upper,),
+            )
+
+
+def _reconstruction_rate(guesses: Guesses, claim: Claim | None, plan: AuditPlan) -> Rate:
+    """Success of the reconstruction games beside what the claim allows."""
+    family = family_for(claim, adjacency=guesses.adjacency, delta=plan.delta)
+    lower, upper = reconstruction.success_interval(guesses, alpha=plan.alpha)
+    return Rate(
+        name="reconstruction_success",
+        value=guesses.successes / guesses.trials if guesses.trials else math.nan,
+        lower=lower,
+        upper=upper,
+        alpha=plan.alpha,
+        source=guesses.source,
+        n=guesses.trials,
+        limit=reconstruction.success_limit(family, guesses.baseline, guesses.unit) if claim else None,
+    )
+
+
+def _membership_rates(attack: ModelAttack, scores: FloatArray, view: View, plan: AuditPlan) -> Iterator[Rate]:
+    """Disclosure by slice; each interval at alpha over the number of slices."""
+    groups = slices(view.canaries)
+    for name, mask in groups.items():
+        usable = mask & np.isfinite(scores)
+        yield from roc.rates(
+            scores[usable],
+            view.canaries.member[usable],
+            alpha=plan.alpha / len(groups),
+            source=attack.name,
+            slice=name,
+        )
+
+
+def _membership_curves(attack: ModelAttack, scores: FloatArray, view: View, alpha: float) -> Iterator[Curve]:
+    for name, mask in slices(view.canaries).items():
+        usable = mask & np.isfinite(scores)
+        inside = view.canaries.member[usable]
+        points = roc.band(scores[usable], inside, alpha=alpha)
+        yield Curve(
+            kind="roc",
+            source=attack.name,
+            slice=name,
+            x=series(points.fpr),
+            y=series(points.tpr),
+            lower=series(points.lower),
+            upper=series(points.upper),
+        )
+        bins = roc.histogram(scores[usable], inside)
+        for kind, density in (("histogram-in", bins.inside), ("histogram-out", bins.outside)):
+            yield Curve(kind=kind, source=attack.name, slice=name, x=series(bins.centre), y=series(density))
+
+
+def _claimed_roc(family: Family) -> Curve:
+    fpr = np.geomspace(1e-4, 1.0, _POINTS)
+    tpr = family.curve(family.claimed_scale).tpr(fpr)
+    return Curve(kind="claimed-roc", source="claim", x=series(fpr), y=series(tpr))
+
+
+def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Coverage]:
+    """Which attacks of the plan ran on a target, and which that dpaudit has were not asked for."""
+    audited = runs.get(0)
+    rows = []
+    for name, attack in attacks_of(plan).items():
+        status, reason = (
+            "RUN",
+            f"{len(runs)} models" if isinstance(attack, ModelAttack) else "in the training run",
+        )
+        if audited is None:
+            status, reason = "NOT RUN", "the training run was lost"
+        elif isinstance(attack, StepAttack) and not _rode(attack, audited):
+            status, reason = "NOT APPLICABLE", "no step with per-record gradients was seen"
+        elif (
+            isinstance(attack, ModelAttack) and final_scores(attack, [runs[i] for i in sorted(runs)]) is None
+        ):
+            status, reason = "NOT RUN", "too few shadow models"
+        rows.append(Coverage(attack=name, target=target, status=status, access=attack.access, reason=reason))
+    for attack_class in ("attribute inference", "extraction", "gradient inversion"):
+        rows.append(
+            Coverage(
+                attack=attack_class,
+                target=target,
+                status="NOT RUN",
+                access=Access.FINAL_MODEL,
+                reason="not part of this plan",
+            )
+        )
+    return rows
+
+
+def _rode(attack: StepAttack, view: View) -> bool:
+    return any(getattr(e, "source", None) == attack.name for e in view.evidence)
