@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dpaudit.record import Curve, TargetRecord
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 MAX_LINES = 4
+MAX_POINTS = 72
 FLOOR = 1e-4
 
 
@@ -42,7 +44,21 @@ def draw(target: TargetRecord, controls: tuple[TargetRecord, ...], prefix: str) 
 def of_kind(target: TargetRecord, kind: str) -> tuple[Curve, ...]:
     """The curves of a kind over all records; over groups where there is no other."""
     found = tuple(curve for curve in target.curves if curve.kind == kind and len(curve.x))
-    return (tuple(curve for curve in found if curve.slice == "all") or found)[:MAX_LINES]
+    chosen = tuple(curve for curve in found if curve.slice == "all") or found
+    return tuple(curve if kind.startswith("histogram") else _thin(curve) for curve in chosen[:MAX_LINES])
+
+
+def _thin(curve: Curve) -> Curve:
+    """At most `MAX_POINTS` points, the first and the last among them."""
+    last = len(curve.x) - 1
+    if last < MAX_POINTS:
+        return curve
+    kept = [round(index * last / (MAX_POINTS - 1)) for index in range(MAX_POINTS)]
+    x, y, lower, upper = (
+        tuple(series[index] for index in kept) if series else ()
+        for series in (curve.x, curve.y, curve.lower, curve.upper)
+    )
+    return replace(curve, x=x, y=y, lower=lower, upper=upper)
 
 
 def roc(target: TargetRecord, controls: tuple[TargetRecord, ...], prefix: str) -> Drawing | None:
@@ -137,13 +153,12 @@ def histogram(target: TargetRecord, prefix: str) -> Drawing | None:
     axes.set_ylim(0, 1.3 * max(*member.y, *other.y, 1e-9))
     key(axes, "upper left")
     title = f"Scores of {member.source} on {target.name}"
-    means = (_mean(member), _mean(other))
     return Drawing(
         section="membership",
         title=title,
         caption="The further the two apart, the easier members are told from others.",
         svg=svg.inline(
-            figure, prefix, title, f"Mean score of members {means[0]:.2f}, of non-members {means[1]:.2f}."
+            figure, prefix, title, f"Mean score of members {_mean(member)}, of non-members {_mean(other)}."
         ),
     )
 
@@ -228,11 +243,10 @@ def _logarithmic(axes: Axes, low: float, x: str, y: str) -> None:
 
 def percent_axis(axis: Axis) -> None:
     """Label a logarithmic axis with plain percentages."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
-    axis.set_minor_formatter(NullFormatter())
-    axis.set_tick_params(which="minor", length=0)
+    axis.set_minor_locator(NullLocator())
 
 
 def _lines(axes: Axes, measured: tuple[Curve, ...], low: float) -> None:
@@ -274,6 +288,8 @@ def _read_off(found: tuple[Curve, ...]) -> str:
     return " ".join(parts)
 
 
-def _mean(curve: Curve) -> float:
+def _mean(curve: Curve) -> str:
     total = sum(curve.y)
-    return sum(x * y for x, y in zip(curve.x, curve.y, strict=True)) / total if total > 0 else math.nan
+    if not total > 0:
+        return numbers.NO_DATA
+    return numbers.plain(sum(x * y for x, y in zip(curve.x, curve.y, strict=True)) / total)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from dpaudit.record import AuditRecord, Curve, GateResult
-from dpaudit.reports import figures, numbers, view
+from dpaudit.reports import figures, numbers, view, words
 from dpaudit.reports.drawing import Drawing
 from dpaudit.reports.tables import Table
 
-FIGURE_BUDGET = 330_000
+PAGE_BUDGET = 480_000
+RAW_BUDGET = 60_000
 RAW_ROWS = 24
 # A tick would say more than the verdict does.
 _GLYPHS = {"bad": "✕", "open": "?", "good": "✓", "quiet": "·", "NOT REFUTED": "○", "WARN": "!", "WAIVED": "~"}
@@ -40,10 +41,13 @@ def render(record: AuditRecord, gate: GateResult | None = None) -> str:
     environment.filters["glyph"] = lambda status: _GLYPHS[status if status in _GLYPHS else tone(status)]
     environment.filters["narrow"] = _narrow
     page = view.page(record, gate)
-    drawings, left_out = _drawings(record, page)
-    return environment.get_template("page.html").render(
-        page=page, drawings=drawings, left_out=left_out, raw=raw_tables(record)
-    )
+    template = environment.get_template("page.html")
+    raw = raw_tables(record)
+    empty: dict[str, tuple[Drawing, ...]] = {target.anchor: () for target in page.targets}
+    without = template.render(page=page, drawings=empty, left_out=len(empty), raw=raw)
+    drawings = _drawings(record, page, PAGE_BUDGET - len(without.encode()))
+    left_out = sum(target.anchor not in drawings for target in page.targets)
+    return template.render(page=page, drawings={**empty, **drawings}, left_out=left_out, raw=raw)
 
 
 def tone(status: str) -> str:
@@ -56,26 +60,28 @@ def _narrow(table: Table) -> bool:
     return len(table.columns) <= 7 and all(len(text) <= 24 for row in table.rows for text in row)
 
 
-def _drawings(record: AuditRecord, page: view.PageView) -> tuple[dict[str, tuple[Drawing, ...]], int]:
-    """The figures by target, until the page would grow too large, and the number of targets without."""
-    by_name = {target.name: target for target in record.targets}
+def _drawings(record: AuditRecord, page: view.PageView, room: int) -> dict[str, tuple[Drawing, ...]]:
+    """The figures by target, as long as there is room for all of a target's."""
     found: dict[str, tuple[Drawing, ...]] = {}
-    size = left_out = 0
-    for shown in page.targets:
-        if size > FIGURE_BUDGET:
-            found[shown.anchor] = ()
-            left_out += 1
-            continue
-        found[shown.anchor] = figures.draw(record, by_name[shown.name], shown.anchor)
-        size += sum(len(drawing.svg) for drawing in found[shown.anchor])
-    return found, left_out
+    for shown, target in zip(page.targets, words.shown(record), strict=True):
+        drawn = figures.draw(record, target, shown.anchor)
+        room -= sum(len(drawing.svg.encode()) + len(drawing.caption) + 200 for drawing in drawn)
+        if room < 0:
+            break
+        found[shown.anchor] = drawn
+    return found
 
 
 def raw_tables(record: AuditRecord) -> tuple[Table, ...]:
-    """The curves behind the figures as numbers, thinned; the record has every point."""
-    return tuple(
-        _curve_table(target.name, curve) for target in record.targets for curve in target.curves if curve.x
-    )
+    """The curves behind the figures as numbers, thinned; the record has every point and every curve."""
+    found, size = [], 0
+    for target in record.targets:
+        for curve in target.curves:
+            table = _curve_table(target.name, curve)
+            size += sum(len(text) + 10 for row in table.rows for text in row)
+            if table.rows and size <= RAW_BUDGET:
+                found.append(table)
+    return tuple(found)
 
 
 def _curve_table(name: str, curve: Curve) -> Table:

@@ -31,7 +31,7 @@ def summary(record: AuditRecord, gate: GateResult | None = None) -> dict[str, An
                 "reason": target.verdict.reason,
                 "findings": len(target.findings),
             }
-            for target in (*words.audited(record), *words.controls(record))
+            for target in words.shown(record)
         ],
         "trials": {
             "planned": len(record.trials),

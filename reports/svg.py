@@ -48,7 +48,7 @@ _REWRITES = tuple(
     )
 )
 _COORDINATES = re.compile(r'\b(?:d|x|y|x1|y1|x2|y2|width|height|transform)="[^"]*"')
-_LONG = re.compile(r"-?\d+\.\d{3,}")
+_LONG = re.compile(r"-?\d+\.\d{2,}")
 
 
 def settings() -> Any:
@@ -76,7 +76,7 @@ def inline(figure: Figure, key: str, title: str, description: str) -> str:
     for pattern, replacement in _REWRITES:
         body = pattern.sub(replacement, body)
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}-", body)
-    body = _COORDINATES.sub(lambda match: _LONG.sub(_shorten, match.group()), body)
+    body = _COORDINATES.sub(_compact, body)
     width, height = figure.get_size_inches() * 72
     return (
         f'<svg class="figure" role="img" viewBox="0 0 {width:g} {height:g}" '
@@ -86,6 +86,12 @@ def inline(figure: Figure, key: str, title: str, description: str) -> str:
     ).strip()
 
 
+def _compact(match: re.Match[str]) -> str:
+    """Shorter numbers, and no repeated letter where a path has straight lines only."""
+    text = _LONG.sub(_shorten, match.group())
+    return text if "C" in text or "Q" in text else text.replace("\nL ", " ")
+
+
 def _shorten(match: re.Match[str]) -> str:
-    """A hundredth of a point is finer than any screen."""
-    return f"{float(match.group()):.2f}".rstrip("0").rstrip(".")
+    """A tenth of a point is finer than the eye."""
+    return f"{float(match.group()):.1f}".removesuffix(".0")

@@ -83,7 +83,7 @@ def verdict_rows(record: AuditRecord) -> tuple[VerdictRow, ...]:
             decided_by=target.verdict.decided_by or numbers.NONE,
             reason=target.verdict.reason,
         )
-        for target in (*words.audited(record), *words.controls(record))
+        for target in words.shown(record)
     )
 
 
@@ -181,7 +181,6 @@ class PageView:
 
 def page(record: AuditRecord, gate: GateResult | None = None) -> PageView:
     """Compute everything that the page shows from the record and, where there is one, the gate."""
-    shown = (*words.audited(record), *words.controls(record))
     return PageView(
         title=record.title,
         status=record.status,
@@ -195,7 +194,9 @@ def page(record: AuditRecord, gate: GateResult | None = None) -> PageView:
         control=words.control_sentence(record),
         not_said=words.not_said(record),
         level=numbers.level(record.alpha),
-        targets=tuple(_target(target, index, record) for index, target in enumerate(shown, start=1)),
+        targets=tuple(
+            _target(target, index, record) for index, target in enumerate(words.shown(record), start=1)
+        ),
         gate=gate,
         gates=tables.gates(gate) if gate else None,
         coverage=tables.coverage(record),

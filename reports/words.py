@@ -104,6 +104,11 @@ def controls(record: AuditRecord) -> tuple[TargetRecord, ...]:
     return tuple(target for target in record.targets if target.role == "control")
 
 
+def shown(record: AuditRecord) -> tuple[TargetRecord, ...]:
+    """Every target in the order of a report: the audited ones, then the controls."""
+    return (*audited(record), *controls(record))
+
+
 def names(targets: tuple[TargetRecord, ...]) -> str:
     """The names of some targets as a phrase: `a, b and c`."""
     words = [target.name for target in targets]

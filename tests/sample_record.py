@@ -78,7 +78,7 @@ def quiet_record() -> AuditRecord:
     )
 
 
-def with_target(record: AuditRecord, name: str, **changes: object) -> AuditRecord:
+def with_target(record: AuditRecord, name: str, /, **changes: object) -> AuditRecord:
     """The record with some fields of one target replaced."""
     targets = tuple(
         replace(target, **changes) if target.name == name else target  # type: ignore[arg-type]
