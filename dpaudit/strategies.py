@@ -29,8 +29,8 @@ except ModuleNotFoundError:
 T = TypeVar("T")
 S = TypeVar("S")
 
-REPEATS = (2, 3, 13, 26, 130, 260)
-"""Lengths of runs of one value: they overflow int8 and uint8 sums of values up to 10, and their counts."""
+REPEATS = (2, 3, 12, 25, 127, 255)
+"""Lengths of runs of one value; one record more overflows int8 or uint8, as a count or a sum of tens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
