@@ -99,7 +99,7 @@ def build(kind: str, name: str, table: Mapping[str, str], options: Mapping[str, 
 
 
 def _check_options(what: str, made: Any, options: Mapping[str, Any]) -> None:
-    """Every option is a field, and of the field's type where that is a plain one: found out before training."""
+    """Every option is a field, and of its type where that is a plain one, known before training."""
     right = {field.name for field in fields(made) if field.name not in ("name", "access")}
     types = get_type_hints(made)
     for option, value in options.items():
