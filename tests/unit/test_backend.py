@@ -1,0 +1,173 @@
+"""`dpaudit.backend`: whatever one task does, it costs that task alone."""
+
+import os
+import sys
+import time
+
+import pytest
+
+from dpaudit.backend import (
+    InlineEngine,
+    LocalEngine,
+    Outcome,
+    Task,
+    available_cores,
+    choose_device,
+    device_name,
+)
+from dpaudit.errors import UsageError
+
+USERS_MODULE = """
+from dpaudit.errors import TrialError, UsageError
+
+
+class NeedsTwo(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def several_lines(argument):
+    raise RuntimeError("first\\n  second\\tthird")
+
+
+def cannot_be_unpickled(argument):
+    raise NeedsTwo("one", "two")
+
+
+def users_mistake(argument):
+    raise UsageError("Expected a, found b.")
+
+
+def loss_is_nan(argument):
+    raise TrialError("Expected finite logits.")
+"""
+
+
+@pytest.fixture
+def tasks(tmp_path, monkeypatch):
+    """Tasks by name whose functions a fresh process can import."""
+    (tmp_path / "backend_tasks.py").write_text(USERS_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    import backend_tasks
+
+    def make(name, argument=0):
+        return Task(key=name, run=getattr(backend_tasks, name), argument=argument)
+
+    yield make
+    del sys.modules["backend_tasks"]
+
+
+def good(key, seconds):
+    return Task(key=key, run=float, argument=seconds)
+
+
+def outcomes(engine, tasks, **options):
+    found = list(engine.outcomes(tasks, **{"workers": 2, "timeout": 60.0, **options}))
+    assert sorted(outcome.key for outcome in found) == sorted(task.key for task in tasks)
+    return {outcome.key: outcome for outcome in found}
+
+
+RAISED = {
+    "several_lines": ("RuntimeError: first second third", False),
+    "cannot_be_unpickled": ("NeedsTwo: one and two", False),
+    "users_mistake": ("Expected a, found b.", True),
+    "loss_is_nan": ("Expected finite logits.", False),
+}
+
+
+def expect_raised(found):
+    for name, (error, usage) in RAISED.items():
+        assert found[name] == Outcome(key=name, error=error, usage=usage)
+
+
+def test_inline_yields_each_outcome_in_order_as_it_is_there():
+    done = []
+
+    def run(argument):
+        done.append(argument)
+        return argument
+
+    stream = InlineEngine().outcomes(
+        [Task(key=str(i), run=run, argument=i) for i in range(3)], workers=1, timeout=1.0
+    )
+    assert next(stream) == Outcome(key="0", seconds=0)
+    assert done == [0]
+    assert [outcome.key for outcome in stream] == ["1", "2"]
+
+
+def test_inline_turns_what_a_task_raises_into_one_line_and_goes_on(tasks):
+    leaving = Task(key="leaving", run=sys.exit, argument="enough")
+    found = outcomes(InlineEngine(), [*map(tasks, RAISED), leaving, good("after", 2.0)])
+    expect_raised(found)
+    assert found["leaving"].error == "SystemExit: enough"
+    assert found["after"] == Outcome(key="after", seconds=2.0)
+
+
+def test_inline_lets_an_interrupt_through():
+    def interrupt(argument):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(InlineEngine().outcomes([Task(key="a", run=interrupt, argument=0)], workers=1, timeout=1.0))
+
+
+def test_local_loses_only_the_tasks_that_raise_leave_die_or_hang(tasks, monkeypatch):
+    monkeypatch.setattr("dpaudit.backend.one_thread", int)  # these tasks need no torch, whose import is slow
+    lost = [
+        *map(tasks, RAISED),
+        Task(key="leaving", run=sys.exit, argument=3),
+        Task(key="dying", run=os._exit, argument=7),
+        Task(key="hanging", run=time.sleep, argument=600),
+    ]
+    found = outcomes(LocalEngine(), [good("before", 1.0), *lost, good("after", 2.0)], timeout=3.0)
+    expect_raised(found)
+    assert found["leaving"].error == "SystemExit: 3"
+    assert found["dying"].error == "Expected the worker to live, found it dead (exit code 7)."
+    assert found["hanging"].error == "Expected the trial to end within 3 s; raise compute.timeout."
+    assert [found[key].seconds for key in ("before", "after")] == [1.0, 2.0]
+    assert [found[key].error for key in ("before", "after")] == ["", ""]
+
+
+def test_a_worker_keeps_to_one_thread():
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        one_thread()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_local_starts_no_worker_for_no_task():
+    assert outcomes(LocalEngine(), []) == {}
+
+
+def test_this_process_may_use_at_least_one_core():
+    assert 1 <= available_cores() <= os.cpu_count()
+
+
+@pytest.fixture(params=[False, True], ids=["without a GPU", "with a GPU"])
+def has_cuda(request, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param)
+    return request.param
+
+
+def test_auto_takes_the_gpu_if_there_is_one(has_cuda):
+    assert choose_device("auto") == ("cuda" if has_cuda else "cpu")
+
+
+def test_cpu_is_the_cpu_whatever_there_is(has_cuda):
+    assert choose_device("cpu") == "cpu"
+    assert device_name("cpu") == "cpu"
+
+
+def test_cuda_without_a_gpu_is_refused_and_never_replaced_by_the_cpu(has_cuda):
+    if has_cuda:
+        assert choose_device("cuda") == "cuda"
+        return
+    with pytest.raises(UsageError, match="Expected a CUDA device for device='cuda', found none"):
+        choose_device("cuda")
