@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import bdtrc, betaincinv
+from scipy.special import betainc, betaincinv
 
 from dpaudit.check import FloatArray
 from dpaudit.errors import UsageError
@@ -53,7 +53,6 @@ def two_sided(successes: ArrayLike, trials: ArrayLike, alpha: float) -> tuple[Fl
 def tail(successes: ArrayLike, trials: ArrayLike, probability: ArrayLike) -> FloatArray:
     """P(at least `successes` of `trials`) at a success probability: the exact one-sided p-value."""
     good, total = _checked(successes, trials)
-    # bdtrc(k, n, p) = P(X > k), and it wants whole k below n.
-    beyond = bdtrc(np.maximum(good - 1.0, 0.0), total, probability)
-    result: FloatArray = np.where(good > 0, beyond, 1.0)
+    at_least = betainc(np.maximum(good, 1.0), np.maximum(total - good, 0.0) + 1.0, probability)
+    result: FloatArray = np.where(good > 0, at_least, 1.0)
     return result

@@ -95,15 +95,15 @@ def _t_interval(evidence: KnownNull, means: FloatArray, size: float, family: Fam
         epsilon_lower=epsilon_at(lambda scale: p_value(scale, mean, error), family, alpha),
         p_value=p_value(family.claimed_scale, mean, error),
         ceiling=epsilon_at(lambda scale: p_value(scale, best, floor / np.sqrt(runs)), family, alpha),
-        detectable=detectable_epsilon(lambda scale: 1 - p_value(scale, critical, error), family),
+        detectable=detectable_epsilon(lambda scale: p_value(scale, critical, error), family),
     )
 
 
 def clustered_betting(evidence: KnownNull, family: Family, *, alpha: float) -> Estimate:
     """Bound by betting on run means of bounded scores: exact for any number of runs, dependent within.
 
-    Scores are shares of canaries within the best 0.1, 0.3, 1, 3, 10 and 30 % of ranks, and the normal score cut
-    at 0 over its cap Phi^-1(K / (K + 1)), all in [0, 1]. Wealth averages constant bets on each of them,
+    Scores are shares of canaries within the best 0.1, 0.3, 1, 3, 10 and 30 % of ranks, and the normal score
+    cut at 0 over its cap Phi^-1(K / (K + 1)), all in [0, 1]. Wealth averages constant bets on each of them,
     mean_f prod_r (1 + f (y_r / m - 1)), of mean at most 1 where E y_r <= m (Waudby-Smith and Ramdas 2024,
     arXiv:2010.09686); it does not depend on the order of the runs. Rare ranks pay most because there the
     means of two claims differ most in ratio.

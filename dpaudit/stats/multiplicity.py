@@ -36,7 +36,8 @@ def holm(p_values: Mapping[str, float], weights: Mapping[str, float] | None = No
 
     Args:
         p_values: one per hypothesis.
-        weights: relative importance by the same names, fixed before the data; equal by default.
+        weights: relative importance by the same names, fixed before the data; equal by default. What
+            weighs nothing is never rejected.
 
     Raises:
         UsageError: a p-value outside [0, 1], or weights for other names.
@@ -48,12 +49,11 @@ def holm(p_values: Mapping[str, float], weights: Mapping[str, float] | None = No
         )
     for name, value in p_values.items():
         in_range(f"p_values[{name!r}]", value, 0.0, 1.0)
-    order = sorted(p_values, key=lambda name: p_values[name] / max(shares[name], 1e-300))
-    adjusted: dict[str, float] = {}
+    adjusted = dict.fromkeys(p_values, 1.0)
+    weighty = [name for name in p_values if shares[name] > 0]
     left, running = 1.0, 0.0
-    for name in order:
-        scaled = p_values[name] * left / max(shares[name], 1e-300)
-        running = max(running, min(scaled, 1.0))
+    for name in sorted(weighty, key=lambda name: p_values[name] / shares[name]):
+        running = max(running, min(p_values[name] * left / shares[name], 1.0))
         adjusted[name] = running
         left -= shares[name]
-    return {name: adjusted[name] for name in p_values}
+    return adjusted

@@ -152,9 +152,9 @@ def sum_law(curves: Sequence[TradeOff], counts: Sequence[int], n_references: int
         mass += np.bincount(low + 1, weights=probability * part, minlength=cells)[:cells]
         transform *= np.fft.rfft(mass) ** count
     distribution = np.maximum(np.fft.irfft(transform, n=cells), 0.0)
-    # The circle holds the window around the mean: depths are known modulo its length.
+    # The circle holds all sums, or the window around their mean: depths are known modulo its length.
     centre = (n * top - float(np.dot(means, counts))) / cell
-    start = max(0, int(np.floor(centre - cells / 2)))
+    start = max(0, int(np.floor(centre - cells / 2))) if n * reach > width else 0
     return SumLaw(
         maximum=n * top,
         cell=cell,

@@ -1,0 +1,61 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpaudit.errors import UsageError
+from dpaudit.stats.multiplicity import holm, split
+
+
+def naive_holm(p_values, weights, alpha):
+    """Names rejected by stepping down: the most significant per weight against its share of what is left."""
+    left = dict(p_values)
+    rejected = set()
+    while left:
+        total = sum(weights[name] for name in left)
+        name = min(left, key=lambda n: left[n] / weights[n])
+        if left[name] > alpha * weights[name] / total:
+            break
+        rejected.add(name)
+        del left[name]
+    return rejected
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 0.2), st.floats(0.1, 5)), min_size=1, max_size=7), st.floats(0.01, 0.3)
+)
+def test_adjusted_p_values_reject_what_stepping_down_rejects(pairs, alpha):
+    p_values = {f"t{i}": p for i, (p, _) in enumerate(pairs)}
+    weights = {f"t{i}": w for i, (_, w) in enumerate(pairs)}
+    adjusted = holm(p_values, weights)
+    near = any(abs(value - alpha) < 1e-9 for value in adjusted.values())
+    if not near:
+        assert {n for n, value in adjusted.items() if value <= alpha} == naive_holm(p_values, weights, alpha)
+
+
+def test_holm_by_hand():
+    assert holm({"a": 0.01, "b": 0.03, "c": 0.02}) == pytest.approx({"a": 0.03, "b": 0.04, "c": 0.04})
+    assert holm({}) == {}
+    assert list(holm({"b": 0.5, "a": 0.1})) == ["b", "a"]
+
+
+def test_a_weight_of_zero_never_rejects():
+    assert holm({"a": 0.01, "b": 1e-6}, {"a": 1.0, "b": 0.0})["b"] == 1.0
+
+
+def test_split_spends_alpha_once():
+    shares = split(0.05, {"a": 3.0, "b": 1.0})
+    assert shares == pytest.approx({"a": 0.0375, "b": 0.0125})
+
+
+def test_refusals():
+    with pytest.raises(UsageError, match=r"alpha=0\.0"):
+        split(0.0, {"a": 1.0})
+    with pytest.raises(UsageError, match="weights"):
+        split(0.05, {"a": -1.0})
+    with pytest.raises(UsageError, match="positive sum"):
+        split(0.05, {"a": 0.0})
+    with pytest.raises(UsageError, match="same tests"):
+        holm({"a": 0.1}, {"b": 1.0})
+    with pytest.raises(UsageError, match=r"p_values\['a'\]=1\.5"):
+        holm({"a": 1.5})
