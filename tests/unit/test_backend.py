@@ -14,6 +14,7 @@ from dpaudit.backend import (
     available_cores,
     choose_device,
     device_name,
+    one_thread,
 )
 from dpaudit.errors import UsageError
 
