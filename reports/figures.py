@@ -105,7 +105,7 @@ def epsilon(target: TargetRecord, controls: tuple[TargetRecord, ...], key: str) 
         return None
     claim = target.claim.epsilon if target.claim else None
     right = scale(shown, claim)
-    figure, axes = canvas(height=60 + 38 * len(shown), left=6, right=14, top=26 if claim else 8, bottom=34)
+    figure, axes = canvas(height=60 + 38 * len(shown), left=14, right=14, top=26 if claim else 8, bottom=34)
     axes.set_xlim(0, right)
     axes.set_ylim(len(shown) - 0.35, -0.65)
     axes.set_yticks([])

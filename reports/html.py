@@ -15,7 +15,7 @@ RAW_ROWS = 24
 # A tick would say more than the verdict does.
 _GLYPHS = {"bad": "✕", "open": "?", "good": "✓", "quiet": "·", "NOT REFUTED": "○", "WARN": "!", "WAIVED": "~"}
 _TONES = {
-    "bad": ("REFUTED", "FAIL", "ABOVE LIMIT", "NOT CAUGHT", "TOO LOW"),
+    "bad": ("REFUTED", "FAIL", "ABOVE LIMIT", "NOT CAUGHT"),
     "good": ("NOT REFUTED", "PASS", "WITHIN LIMIT", "CAUGHT", "HIGH ENOUGH", "RUN", "RECOMPUTED", "CHECKED"),
     "quiet": ("NOT APPLICABLE", "NO LIMIT", "DECLARED"),
 }
@@ -40,6 +40,7 @@ def render(record: AuditRecord, gate: GateResult | None = None) -> str:
     environment.filters["tone"] = tone
     environment.filters["glyph"] = lambda status: _GLYPHS[status if status in _GLYPHS else tone(status)]
     environment.filters["narrow"] = _narrow
+    environment.filters["tight"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
     page = view.page(record, gate)
     template = environment.get_template("page.html")
     raw = raw_tables(record)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dpaudit.estimate import Rate
 from dpaudit.record import AuditRecord, GateResult
-from dpaudit.reports import numbers
+from dpaudit.reports import numbers, words
 
 Row = tuple[str, ...]
 
@@ -109,6 +109,38 @@ def gate_number(metric: str, value: float | None, bound: str) -> str:
     return numbers.rate(metric, value, end=bound)
 
 
+def models(record: AuditRecord) -> Table:
+    """What was trained: data, parameters, their ratio, and how well it works."""
+    rows = []
+    for target in words.shown(record):
+        size = target.claim.dataset_size if target.claim else None
+        known = size is not None and target.n_parameters > 0
+        rows.append(
+            (
+                target.name,
+                words.claim(target),
+                target.claim.source if target.claim else numbers.NONE,
+                numbers.count(size),
+                numbers.count(target.n_parameters) if target.n_parameters else numbers.NO_DATA,
+                numbers.plain((size or 0) / target.n_parameters) if known else numbers.NO_DATA,
+                numbers.percent(target.test_accuracy),
+                numbers.percent(target.train_accuracy),
+            )
+        )
+    names = ("Records", "Parameters", "Records per parameter", "Test accuracy", "Accuracy on members")
+    return Table(
+        caption="What was trained",
+        columns=(
+            ("Target", "text"),
+            ("Claim", "text"),
+            ("Said by", "text"),
+            *((name, "number") for name in names),
+        ),
+        rows=tuple(rows),
+        empty="The record has no target.",
+    )
+
+
 def trial_counts(record: AuditRecord) -> Table:
     """Trials planned, finished, taken from the store, and lost, per target."""
     targets = sorted({trial.target for trial in record.trials})
@@ -121,7 +153,7 @@ def trial_counts(record: AuditRecord) -> Table:
         spent = numbers.duration(sum(trial.seconds for trial in trials))
         rows.append((name, *(numbers.count(number) for number in counted), spent))
     return Table(
-        caption="Trials",
+        caption="Trials and the time they took",
         columns=(
             ("Target", "text"),
             *((name, "number") for name in ("Planned", "Finished", "Cached", "Lost", "Other", "Time")),

@@ -119,7 +119,7 @@ def ledger(target: TargetRecord) -> Table:
             ("Phase", "text"),
             ("Sampling", "text"),
             ("Rate q", "number"),
-            ("Noise multiplier", "number"),
+            ("Noise (sigma)", "number"),
             ("Clip C", "number"),
             ("Steps T", "number"),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dpaudit.record import AuditRecord, GateResult
-from dpaudit.reports import numbers, tables, view, words
+from dpaudit.reports import tables, view, words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,9 +68,8 @@ def print_summary(record: AuditRecord, console: Console, gate: GateResult | None
         say(f"{row.target}: {row.reason}")
     say(words.control_sentence(record))
     say(f"{words.not_said(record)[0]}", "dim")
-    missing = [trial for trial in record.trials if trial.status not in ("finished", "cached")]
-    if missing:
-        say(f"{numbers.many(len(missing), 'trial')} of {len(record.trials)} missing.", "bold yellow")
+    if missing := words.trials_sentence(record):
+        say(missing, "bold yellow")
     if gate is not None:
         console.print(gate_table(gate))
         say(

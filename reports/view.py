@@ -144,7 +144,6 @@ class TargetView:
     status: str
     reason: str
     decided_by: str
-    facts: tuple[tuple[str, str], ...]
     cards: tuple[Card, ...]
     findings: Table
     estimates: Table
@@ -163,13 +162,16 @@ class PageView:
     status: str
     headline: str
     reasons: tuple[tuple[str, str, str], ...]
+    reason: str
     control: str
+    missing: str
     not_said: tuple[str, ...]
     level: str
     targets: tuple[TargetView, ...]
     gate: GateResult | None
     gates: Table | None
     coverage: Table
+    models: Table
     trials: Table
     lost: Table
     provenance: tuple[tuple[str, str], ...]
@@ -191,7 +193,9 @@ def page(record: AuditRecord, gate: GateResult | None = None) -> PageView:
                 words.audited(record), key=lambda target: _WORST.index(target.verdict.status)
             )
         ),
+        reason=record.reason,
         control=words.control_sentence(record),
+        missing=words.trials_sentence(record),
         not_said=words.not_said(record),
         level=numbers.level(record.alpha),
         targets=tuple(
@@ -200,6 +204,7 @@ def page(record: AuditRecord, gate: GateResult | None = None) -> PageView:
         gate=gate,
         gates=tables.gates(gate) if gate else None,
         coverage=tables.coverage(record),
+        models=tables.models(record),
         trials=tables.trial_counts(record),
         lost=tables.lost_trials(record),
         provenance=tables.provenance(record),
@@ -211,15 +216,6 @@ def page(record: AuditRecord, gate: GateResult | None = None) -> PageView:
 
 
 def _target(target: TargetRecord, index: int, record: AuditRecord) -> TargetView:
-    claim = target.claim
-    facts = (
-        ("Claim", words.claim(target)),
-        ("Said by", claim.source if claim else numbers.NONE),
-        ("Records", numbers.count(claim.dataset_size) if claim else numbers.NO_DATA),
-        ("Parameters", numbers.count(target.n_parameters) if target.n_parameters else numbers.NO_DATA),
-        ("Accuracy on test records", numbers.percent(target.test_accuracy)),
-        ("Accuracy on members", numbers.percent(target.train_accuracy)),
-    )
     return TargetView(
         anchor=f"target-{index}",
         name=target.name,
@@ -228,7 +224,6 @@ def _target(target: TargetRecord, index: int, record: AuditRecord) -> TargetView
         status=status_of(target),
         reason=target.verdict.reason,
         decided_by=target.verdict.decided_by or "",
-        facts=facts,
         cards=cards(target, record),
         findings=target_tables.findings(target),
         estimates=target_tables.estimates(target),

@@ -153,6 +153,14 @@ def control_sentence(record: AuditRecord) -> str:
     return f"The same attacks did not catch the control ({names(missed)}): a quiet result means nothing here."
 
 
+def trials_sentence(record: AuditRecord) -> str:
+    """Whether every trial of the plan is there."""
+    missing = sum(trial.status not in ("finished", "cached") for trial in record.trials)
+    if not missing:
+        return ""
+    return f"{numbers.count(missing)} of {numbers.many(len(record.trials), 'trial')} missing."
+
+
 def not_said(record: AuditRecord) -> tuple[str, ...]:
     """What the verdict must not be taken for."""
     first = {

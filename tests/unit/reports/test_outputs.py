@@ -63,7 +63,7 @@ def test_the_gates_are_listed_where_there_is_a_policy() -> None:
 def test_missing_trials_are_said() -> None:
     record = quiet_record()
     lost = replace(record.trials[0], status="lost")
-    assert "1 trial of" in printed(replace(record, trials=(lost, *record.trials[1:])))
+    assert "1 of 34 trials missing" in printed(replace(record, trials=(lost, *record.trials[1:])))
 
 
 def test_markdown_has_one_row_per_target_and_gate() -> None:
