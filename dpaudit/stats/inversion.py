@@ -10,7 +10,7 @@ from dpaudit.check import in_range
 from dpaudit.claim import Adjacency
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate
-from dpaudit.evidence import Guesses, KnownNull, Replay, TwoSample
+from dpaudit.evidence import Guesses, KnownNull, OneRun, Replay, TwoSample
 from dpaudit.stats.family import SCALE_TOLERANCE, Family, search
 
 POWER = 0.9
@@ -87,7 +87,7 @@ def check_inputs(evidence_adjacency: Adjacency, family: Family, alpha: float) ->
 
 
 def conclude(
-    evidence: KnownNull | TwoSample | Guesses | Replay,
+    evidence: KnownNull | TwoSample | OneRun | Guesses | Replay,
     family: Family,
     found: Found,
     *,
