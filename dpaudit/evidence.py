@@ -71,6 +71,7 @@ class OneRun:
     Attributes:
         scores: (m,) higher means member.
         included: (m,) whether the record was in.
+        inclusion_probability: of each record's coin, tossed independently of all others.
     """
 
     scores: FloatArray
@@ -78,6 +79,7 @@ class OneRun:
     source: str
     access: Access
     adjacency: Adjacency = Adjacency.REPLACE_ONE
+    inclusion_probability: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

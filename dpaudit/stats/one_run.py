@@ -13,100 +13,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtrc
 
-from dpaudit.check import FloatArray, IntArray, finite, in_range
+from dpaudit.check import BoolArray, FloatArray, IntArray, finite, in_range
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate
 from dpaudit.evidence import Guesses, OneRun
+from dpaudit.stats.binomial import tail
 from dpaudit.stats.family import EpsilonDeltaFamily, Family
-from dpaudit.stats.guessing import accuracy_allowed, curve_rejects, curve_tail, pure_tail
+from dpaudit.stats.guessing import (
+    GuessPlan,
+    accuracy_allowed,
+    curve_rejects,
+    curve_tail,
+    guess_plan,
+    pure_tail,
+    right_guesses,
+)
 from dpaudit.stats.inversion import Found, check_inputs, conclude, detectable_epsilon, epsilon_at
-from dpaudit.stats.tradeoff import EpsilonDelta
 
-_CENTRE_SHARE = 0.8
 _COINS = "each canary was in by its own fair coin; the number of guesses was fixed before the coins were seen"
 _IMPOSSIBLE = 1e-9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuessPlan:
-    """Numbers of guesses that are tried, and the share of alpha that each may spend.
-
-    Attributes:
-        guesses: (r,) ascending.
-        shares: (r,) positive, with sum 1.
-    """
-
-    guesses: tuple[int, ...]
-    shares: tuple[float, ...]
-
-
-def guess_plan(canaries: int, guesses: int | Sequence[int] | None = None) -> GuessPlan:
-    """Numbers of guesses for so many canaries, from nothing but that number.
-
-    By default about 5 sqrt(m), near the best for scores of every tried strength (50 of 100, 160 of 1,000,
-    1,600 of 1e5), gets 0.8 of alpha; a quarter of it, four times it and all m share the rest, for leaks of
-    other shapes. Given numbers share alpha evenly.
-
-    Args:
-        canaries: m.
-        guesses: pre-registered number or numbers, in [1, m].
-
-    Raises:
-        UsageError: a number outside [1, m], or none.
-    """
-    if guesses is not None:
-        given = (guesses,) if isinstance(guesses, int) else tuple(guesses)
-        if not given:
-            raise UsageError(
-                f"Expected guesses to hold a number, found {given!r}. Leave it out for the default."
-            )
-        for number in given:
-            in_range("guesses", number, 1, canaries, remedy="There are no more coins than canaries.")
-        chosen = tuple(sorted(set(given)))
-        return GuessPlan(guesses=chosen, shares=(1.0 / len(chosen),) * len(chosen))
-    centre = min(canaries, max(1, round(5 * math.sqrt(canaries))))
-    others = sorted({n for n in (centre // 4, 4 * centre, canaries) if 8 <= n <= canaries} - {centre})
-    share = (1 - _CENTRE_SHARE) / len(others) if others else 0.0
-    shares = {**dict.fromkeys(others, share), centre: _CENTRE_SHARE if others else 1.0}
-    return GuessPlan(guesses=tuple(sorted(shares)), shares=tuple(shares[n] for n in sorted(shares)))
-
-
-def right_guesses(evidence: OneRun, guesses: IntArray, *, rng: np.random.Generator | None = None) -> IntArray:
-    """How many guesses are right when r are made: members at the top r/2 (rounded up), others at the bottom.
-
-    Ties at the edge of abstention count as they would in the worst order, or are broken by `rng`. They are
-    never broken by position, which may follow the coins. Costs a sort.
-
-    Args:
-        evidence: m canaries.
-        guesses: (r,) numbers of guesses.
-        rng: for breaking ties at random.
-    """
-    scores, included = evidence.scores, np.asarray(evidence.included, dtype=np.bool_)
-    if rng is not None:
-        order = rng.permutation(scores.size)
-        scores, included = scores[order], included[order]
-    order = np.argsort(-scores, kind="stable")
-    falling, inside = -scores[order], included[order]
-    upper = (guesses + 1) // 2
-    tied = rng is None
-    top = _right_at_top(falling, inside, upper, worst=tied)
-    bottom = _right_at_top(-falling[::-1], ~inside[::-1], guesses - upper, worst=tied)
-    return top + bottom
-
-
-def _right_at_top(ascending: FloatArray, right: np.ndarray, count: IntArray, *, worst: bool) -> IntArray:
-    """(r,) how many of the first `count` are right; the least over all orders of ties if `worst`."""
-    before = np.concatenate([[0], np.cumsum(right)])
-    if not worst:
-        return np.asarray(before[count], dtype=np.int64)
-    edge = ascending[np.maximum(count - 1, 0)]
-    start, end = np.searchsorted(ascending, edge, "left"), np.searchsorted(ascending, edge, "right")
-    wrong_there = (end - start) - (before[end] - before[start])
-    found = before[start] + np.maximum(count - start - wrong_there, 0)
-    return np.where(count > 0, found, 0).astype(np.int64)
 
 
 def _checked(evidence: OneRun) -> int:
@@ -128,8 +54,7 @@ def _checked(evidence: OneRun) -> int:
             f"Expected canaries of both kinds, found {members} of {total} included. "
             "Toss a fair coin for each, or use more canaries."
         )
-    far = abs(members - total / 2) - 1
-    if total and 2 * bdtrc(total / 2 + far, total, 0.5) < _IMPOSSIBLE:
+    if total and 2 * tail(max(members, total - members), total, 0.5) < _IMPOSSIBLE:
         raise UsageError(
             f"Expected about half of the canaries to be in, found {members} of {total}. "
             "These were no fair coins: draw the canaries again."
@@ -144,15 +69,15 @@ class _Test:
     Attributes:
         tail: p-values (r,) from scale, guesses (r,) and right guesses (r,).
         rejects: whether each p-value is at most its level (r,), where that is cheaper; same shapes.
+        accuracy: (r,) share of right guesses where every canary leaks alike what a scale allows.
     """
 
     tail: Callable[[float, IntArray, IntArray], FloatArray]
-    rejects: Callable[[float, IntArray, IntArray, FloatArray], np.ndarray]
+    rejects: Callable[[float, IntArray, IntArray, FloatArray], BoolArray]
+    accuracy: Callable[[float, IntArray], FloatArray]
 
 
-def _invert(
-    test: _Test, family: Family, plan: GuessPlan, correct: IntArray, canaries: int, alpha: float
-) -> Found:
+def _invert(test: _Test, family: Family, plan: GuessPlan, correct: IntArray, alpha: float) -> Found:
     guesses, shares = np.array(plan.guesses), np.array(plan.shares)
     levels = alpha * shares
 
@@ -168,13 +93,11 @@ def _invert(
         epsilon_lower=bound(correct),
         p_value=min(1.0, float(p_values.min())),
         ceiling=bound(guesses),
-        detectable=_detectable(test, family, guesses, levels, canaries),
+        detectable=_detectable(test, family, guesses, levels),
     )
 
 
-def _detectable(
-    test: _Test, family: Family, guesses: IntArray, levels: FloatArray, canaries: int
-) -> float | None:
+def _detectable(test: _Test, family: Family, guesses: IntArray, levels: FloatArray) -> float | None:
     """Least epsilon caught nine times in ten when every canary leaks alike, through one number of guesses."""
     if family.claimed_epsilon is None:
         return None
@@ -185,9 +108,8 @@ def _detectable(
         low, high = np.where(rejected, low, middle), np.where(rejected, middle, high)
 
     def power(scale: float) -> float:
-        accuracy = accuracy_allowed(family.curve(scale), canaries=canaries, guesses=guesses)
-        reached = np.where(high <= guesses, bdtrc(np.minimum(high - 1.0, guesses), guesses, accuracy), 0.0)
-        return float(np.where(high == 0, 1.0, reached).max())
+        reached = tail(np.minimum(high, guesses), guesses, test.accuracy(scale, guesses))
+        return float(np.where(high <= guesses, reached, 0.0).max())
 
     return detectable_epsilon(power, family)
 
@@ -222,10 +144,14 @@ def epsilon_delta(
     check_inputs(evidence.adjacency, family, alpha)
     canaries, bare = _checked(evidence), _bare(family)
 
-    def tail(scale: float, made: IntArray, right: IntArray) -> FloatArray:
+    def p_values(scale: float, made: IntArray, right: IntArray) -> FloatArray:
         return pure_tail(bare.epsilon(scale), bare.delta, canaries=canaries, guesses=made, correct=right)
 
-    test = _Test(tail=tail, rejects=lambda scale, made, right, levels: tail(scale, made, right) <= levels)
+    test = _Test(
+        tail=p_values,
+        rejects=lambda scale, made, right, levels: p_values(scale, made, right) <= levels,
+        accuracy=_best_accuracy(bare, canaries),
+    )
     return _estimate(evidence, bare, test, alpha, guesses, rng, "one run, right guesses")
 
 
@@ -271,17 +197,27 @@ def f_dp(
 
 
 def _curve_test(family: Family, canaries: int, options: int) -> _Test:
-    def tail(scale: float, made: IntArray, right: IntArray) -> FloatArray:
+    def p_values(scale: float, made: IntArray, right: IntArray) -> FloatArray:
         return curve_tail(
             family.curve(scale), canaries=canaries, guesses=made, correct=right, options=options
         )
 
-    def rejects(scale: float, made: IntArray, right: IntArray, levels: FloatArray) -> np.ndarray:
+    def rejects(scale: float, made: IntArray, right: IntArray, levels: FloatArray) -> BoolArray:
         return curve_rejects(
             family.curve(scale), canaries=canaries, guesses=made, correct=right, level=levels, options=options
         )
 
-    return _Test(tail=tail, rejects=rejects)
+    accuracy = _best_accuracy(family, canaries)
+    if options > 2:
+        # A guess in every game is right with probability 1 - f(1 / k) at most.
+        def accuracy(scale: float, made: IntArray) -> FloatArray:
+            return family.curve(scale).tpr(np.full(len(made), 1.0 / options))
+
+    return _Test(tail=p_values, rejects=rejects, accuracy=accuracy)
+
+
+def _best_accuracy(family: Family, canaries: int) -> Callable[[float, IntArray], FloatArray]:
+    return lambda scale, made: accuracy_allowed(family.curve(scale), canaries=canaries, guesses=made)
 
 
 def _estimate(
@@ -298,7 +234,7 @@ def _estimate(
     if canaries:
         plan = guess_plan(canaries, guesses)
         correct = right_guesses(evidence, np.array(plan.guesses), rng=rng)
-        found = _invert(test, family, plan, correct, canaries, alpha)
+        found = _invert(test, family, plan, correct, alpha)
     return Estimate(
         epsilon_lower=found.epsilon_lower,
         delta=family.delta,
@@ -313,4 +249,50 @@ def _estimate(
         claimed_epsilon=family.claimed_epsilon,
         detectable=found.detectable,
         assumptions=(_COINS, family.assumption),
+    )
+
+
+def choices(evidence: Guesses, family: Family, *, alpha: float, canaries: int | None = None) -> Estimate:
+    """Bound from one run in which each canary was one of k candidates, guessed from one release.
+
+    Unlike `reconstruction.guesses` it needs no independence of the games (arXiv:2410.22235, k > 2).
+
+    Args:
+        evidence: right guesses of those made; k is 1 / baseline.
+        family: under the adjacency of the evidence.
+        alpha: error probability.
+        canaries: m, all games, also those in which no guess was made; default the trials. The number of
+            guesses must have been fixed in advance.
+
+    Returns:
+        An estimate; without games one that says so. 60 curves of the family.
+
+    Raises:
+        UsageError: a baseline that is not 1 / k, more guesses than canaries, evidence about steps, or
+            another adjacency.
+    """
+    check_inputs(evidence.adjacency, family, alpha)
+    made, total = evidence.trials, evidence.trials if canaries is None else canaries
+    in_range("canaries", total, made, math.inf, remedy="There is at most one guess per canary.")
+    in_range("successes", evidence.successes, 0, made, remedy="Count again.")
+    in_range("baseline", evidence.baseline, 0.0, 0.5, open_low=True)
+    options = round(1 / evidence.baseline)
+    if abs(options * evidence.baseline - 1) > 1e-6 or evidence.unit != "run":
+        raise UsageError(
+            f"Expected unit 'run' and baseline 1 / k, found {evidence.unit!r} and {evidence.baseline!r}. "
+            "Draw each canary evenly from k candidates."
+        )
+    found = Found()
+    if made:
+        test = _curve_test(family, total, options)
+        plan = GuessPlan(guesses=(made,), shares=(1.0,))
+        found = _invert(test, family, plan, np.array([evidence.successes]), alpha)
+    return conclude(
+        evidence,
+        family,
+        found,
+        alpha=alpha,
+        method=f"one run, {evidence.successes} of {made} right choices",
+        n=total,
+        assumptions=("each canary was drawn evenly from its candidates, by itself; guesses fixed in number",),
     )
