@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from dp_accounting import dp_event, rdp
 
-from dpaudit.check import in_range
+from dpaudit.check import in_range, one_of
 from dpaudit.claim import Adjacency, Claim, Ledger
 from dpaudit.stats import composition
 from dpaudit.stats.composition import pld_epsilon, pld_profile
@@ -107,7 +107,11 @@ def family_for(
 
     Returns:
         A family whose `claimed_epsilon` is None where nothing, or nothing under this adjacency, is claimed.
+
+    Raises:
+        UsageError: another shape.
     """
+    one_of("shape", shape, ("auto", "epsilon-delta"))
     if claim is None:
         return GaussianFamily(mu=1.0, delta=delta, adjacency=adjacency or Adjacency.ADD_REMOVE)
     target = adjacency or claim.adjacency

@@ -40,7 +40,7 @@ def evidence(p_values, *, n_references=999, unit="run", **more):
 
 
 def naive_fixed(p_values, n_references, alpha, delta):
-    """Least Gaussian epsilon not rejected, by stepping through mu with the sum's law by repeated convolution."""
+    """Least Gaussian epsilon not rejected: steps of mu, and the sum's law by repeated convolution."""
     width = 4e-3
     counts = np.arange(1, n_references + 2) / (n_references + 1)
     score = norm.isf(np.minimum(counts, 1 - 0.5 / (n_references + 1)))
