@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_LINES = 4
 MAX_POINTS = 72
+FEW = 12
 FLOOR = 1e-4
 
 
@@ -256,7 +257,11 @@ def _lines(axes: Axes, measured: tuple[Curve, ...], low: float) -> None:
         name = curve.source if curve.slice == "all" else f"{curve.source}, {curve.slice}"
         axes.plot(x, y, color=colour, linestyle=dash, marker=marker, markersize=4, markevery=every,
                   label=clipped_name(name, 24))  # fmt: skip
-        if curve.lower and curve.upper:
+        if curve.lower and curve.upper and len(x) <= FEW:
+            _, under = _above(curve.x, curve.lower, low)
+            _, over = _above(curve.x, curve.upper, low)
+            axes.vlines(x, under, over, color=colour, linewidth=2.2, alpha=0.5)
+        elif curve.lower and curve.upper:
             _, under = _above(curve.x, curve.lower, low)
             _, over = _above(curve.x, curve.upper, low)
             axes.fill_between(x, under, over, color=colour, alpha=0.16, linewidth=0)
@@ -266,14 +271,15 @@ def _beside(axes: Axes, control: TargetRecord, curve: Curve, low: float) -> None
     x, y = _above(curve.x, curve.y, low)
     style: dict[str, Any] = {"linestyle": (0, (1, 1.2)), "marker": "x", "markersize": 4, "linewidth": 1.3}
     every = max(1, len(x) // 8)
-    axes.plot(x, y, color=GREY, markevery=every, label=f"control {clipped_name(control.name, 16)}", **style)
+    name = f"control {clipped_name(control.name, 16)}"
+    axes.plot(x, y, color=GREY, markevery=every, label=name, clip_on=len(x) > FEW, **style)
 
 
 def _above(
     x: tuple[float, ...], y: tuple[float, ...], low: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The points with a positive abscissa; ordinates below the axis lie on it."""
-    kept = [(a, max(b, low)) for a, b in zip(x, y, strict=True) if a > 0]
+    """The points that can be seen; ordinates below the axis lie on it."""
+    kept = [(a, max(b, low)) for a, b in zip(x, y, strict=True) if a >= low / 2]
     return tuple(a for a, _ in kept), tuple(b for _, b in kept)
 
 

@@ -11,7 +11,7 @@ from dpaudit.reports.tables import Table
 
 PAGE_BUDGET = 480_000
 RAW_BUDGET = 60_000
-RAW_ROWS = 24
+RAW_ROWS = 20
 # A tick would say more than the verdict does.
 _GLYPHS = {"bad": "✕", "open": "?", "good": "✓", "quiet": "·", "NOT REFUTED": "○", "WARN": "!", "WAIVED": "~"}
 _TONES = {
@@ -74,13 +74,13 @@ def _drawings(record: AuditRecord, page: view.PageView, room: int) -> dict[str, 
 
 
 def raw_tables(record: AuditRecord) -> tuple[Table, ...]:
-    """The curves behind the figures as numbers, thinned; the record has every point and every curve."""
+    """The curves over all records as numbers, thinned; the record has every point and every group."""
     found, size = [], 0
     for target in record.targets:
         for curve in target.curves:
             table = _curve_table(target.name, curve)
             size += sum(len(text) + 10 for row in table.rows for text in row)
-            if table.rows and size <= RAW_BUDGET:
+            if table.rows and curve.slice == "all" and size <= RAW_BUDGET:
                 found.append(table)
     return tuple(found)
 

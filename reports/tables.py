@@ -184,17 +184,23 @@ def lost_trials(record: AuditRecord) -> Table:
 
 
 def coverage(record: AuditRecord) -> Table:
-    """Every attack class and whether it ran, per target."""
+    """Every attack class and whether it ran; targets of which the same is to be said share a row."""
+    groups: dict[Row, list[str]] = {}
+    for row in record.coverage:
+        groups.setdefault((row.attack, row.status, str(row.access), row.reason), []).append(row.target)
     return Table(
-        caption="Every attack, per target",
+        caption="Every attack, and on which targets",
         columns=(
             ("Attack", "text"),
-            ("Target", "text"),
             ("Status", "status"),
+            ("Targets", "text"),
             ("Access", "text"),
             ("Reason", "text"),
         ),
-        rows=tuple((r.attack, r.target, r.status, str(r.access), r.reason) for r in record.coverage),
+        rows=tuple(
+            (attack, status, ", ".join(dict.fromkeys(targets)), access, reason)
+            for (attack, status, access, reason), targets in groups.items()
+        ),
         empty="The record does not say which attacks ran.",
     )
 

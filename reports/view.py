@@ -114,10 +114,17 @@ def cards(target: TargetRecord, record: AuditRecord) -> tuple[Card, ...]:
             else "NO LIMIT",
         ),
     ]
-    for name in ("tpr_at_fpr_0.01", "reconstruction_success"):
-        if worst := next((rate for rate in worst_first(target.rates) if rate.name == name), None):
-            found.append(_rate_card(worst))
-    return tuple(found)
+    names = (sharpest(target), "reconstruction_success")
+    worst = (next((r for r in worst_first(target.rates) if r.name == name), None) for name in names)
+    return (*found, *(_rate_card(rate) for rate in worst if rate is not None))
+
+
+def sharpest(target: TargetRecord) -> str:
+    """The membership metric to show first: the TPR at 1 % FPR, else at the smallest FPR, else the AUC."""
+    names = {rate.name for rate in target.rates if rate.name.startswith("tpr_at_fpr_")}
+    if "tpr_at_fpr_0.01" in names or not names:
+        return "tpr_at_fpr_0.01" if names else "auc"
+    return min(names)
 
 
 def _rate_card(rate: Rate) -> Card:
@@ -193,7 +200,7 @@ def page(record: AuditRecord, gate: GateResult | None = None) -> PageView:
                 words.audited(record), key=lambda target: _WORST.index(target.verdict.status)
             )
         ),
-        reason=record.reason,
+        reason="" if any(record.reason.endswith(t.verdict.reason) for t in record.targets) else record.reason,
         control=words.control_sentence(record),
         missing=words.trials_sentence(record),
         not_said=words.not_said(record),

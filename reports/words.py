@@ -149,8 +149,9 @@ def control_sentence(record: AuditRecord) -> str:
     caught = tuple(target for target in found if target.caught)
     missed = tuple(target for target in found if not target.caught)
     if not missed:
-        return f"The same attacks caught the control ({names(caught)}), which carries no protection."
-    return f"The same attacks did not catch the control ({names(missed)}): a quiet result means nothing here."
+        noun = "control" if len(found) == 1 else "controls"
+        return f"The same attacks caught the {noun} ({names(caught)}), as they must."
+    return f"The same attacks did not catch {names(missed)}, as they must: a quiet result means nothing here."
 
 
 def trials_sentence(record: AuditRecord) -> str:

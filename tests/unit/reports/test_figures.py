@@ -6,14 +6,15 @@ import math
 import re
 from dataclasses import replace
 
+from dpaudit.claim import Adjacency
 from dpaudit.record import Curve
-from dpaudit.reports import curves, figures
+from dpaudit.reports import bounds, curves, figures
 from tests.sample_record import quiet_record, sample_record, with_target
 
 
 def test_bars_are_findings_first_then_strongest_access_then_controls() -> None:
     record = sample_record()
-    shown = figures.bars(record.targets[1], record.targets[2:])
+    shown = bounds.bars(record.targets[1], Adjacency.ADD_REMOVE, record.targets[2:])
     assert [bar.kind for bar in shown] == ["finding", "bound", "bound", "bound", "control"]
     assert shown[0].bound == math.inf
     assert [bar.label.split(",")[0] for bar in shown[1:4]] == ["replay", "step-canary", "lira"]
@@ -21,12 +22,12 @@ def test_bars_are_findings_first_then_strongest_access_then_controls() -> None:
 
 def test_the_scale_shows_the_claim_whatever_the_values() -> None:
     record = sample_record()
-    shown = figures.bars(record.targets[1], record.targets[2:])
-    assert 5.5 < figures.scale(shown, 5.5) < 41.7
+    shown = bounds.bars(record.targets[1], Adjacency.ADD_REMOVE, record.targets[2:])
+    assert 5.5 < bounds.scale(shown, 5.5) < 41.7
     huge = tuple(replace(bar, bound=1e12, ceiling=math.inf) for bar in shown)
-    assert 5.5 < figures.scale(huge, 5.5) < 20
-    assert math.isfinite(figures.scale(huge, None))
-    assert figures.scale((), None) > 0
+    assert 5.5 < bounds.scale(huge, 5.5) < 20
+    assert math.isfinite(bounds.scale(huge, None))
+    assert bounds.scale((), None) > 0
 
 
 def test_a_figure_says_in_words_what_it_shows() -> None:
@@ -70,9 +71,9 @@ def test_degenerate_curves_are_drawn_all_the_same() -> None:
 def test_thirty_bounds_still_leave_room_for_the_control() -> None:
     record = quiet_record()
     private = record.targets[0]
-    many = replace(private, estimates=private.estimates[:1] * 30)
-    shown = figures.bars(many, record.targets[1:])
-    assert len(shown) == figures.MAX_BARS
+    many = tuple(replace(private.estimates[0], source=f"attack {i}") for i in range(30))
+    shown = bounds.bars(replace(private, estimates=many), Adjacency.ADD_REMOVE, record.targets[1:])
+    assert len(shown) == bounds.MAX_BARS
     assert shown[-1].kind == "control"
 
 
@@ -89,3 +90,24 @@ def test_groups_are_drawn_where_there_is_no_curve_over_all() -> None:
     private = record.targets[0]
     grouped = replace(private, curves=tuple(replace(c, slice="digit 8") for c in private.curves))
     assert curves.of_kind(grouped, "roc")[0].slice == "digit 8"
+
+
+def test_bounds_under_another_adjacency_have_a_figure_and_a_claim_of_their_own() -> None:
+    record = quiet_record()
+    private = record.targets[0]
+    other = replace(private.estimates[2], adjacency=Adjacency.REPLACE_ONE, claimed_epsilon=10.7)
+    target = replace(private, estimates=(*private.estimates, other))
+    assert bounds.adjacencies(target) == (Adjacency.ADD_REMOVE, Adjacency.REPLACE_ONE)
+    assert bounds.claimed(target, Adjacency.REPLACE_ONE) == 10.7
+    drawn = [d for d in figures.draw(record, target, "t") if d.title.startswith("ε")]
+    assert "claim 5.50" in drawn[0].svg
+    assert "claim 10.70" in drawn[1].svg
+    assert "step-canary" not in drawn[1].svg
+
+
+def test_several_estimators_on_one_attack_are_one_bar() -> None:
+    private = quiet_record().targets[0]
+    step = private.estimates[1]
+    both = replace(private, estimates=(step, replace(step, epsilon_lower=3.0, ceiling=60.0, method="other")))
+    (bar,) = bounds.bars(both, Adjacency.ADD_REMOVE)
+    assert (bar.bound, bar.ceiling) == (5.0, 60.0)

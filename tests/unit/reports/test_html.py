@@ -58,6 +58,11 @@ class Page(HTMLParser):
         return [value or "" for _, attrs in self.tags for name, value in attrs.items() if name in names]
 
 
+def small_record() -> AuditRecord:
+    record = quiet_record()
+    return replace(record, targets=record.targets[:1])
+
+
 @pytest.fixture(scope="module")
 def page_text() -> str:
     policy = parse_policy("[gate]\nauc = 0.7\ntpr_at_fpr_0.01 = 0.03\n", Path("dpaudit.toml"))
@@ -65,17 +70,18 @@ def page_text() -> str:
     return html.render(record, evaluate(record, policy, today=date(2025, 11, 3)))
 
 
-def test_the_same_record_gives_the_same_bytes(page_text: str, tmp_path: Path) -> None:
-    record = sample_record()
-    assert html.render(record) == html.render(record)
+def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
+    record = small_record()
+    first = html.render(record)
+    assert html.render(record) == first
     (tmp_path / "record.json").write_bytes(dump(record))
-    assert html.render(load(tmp_path)) == html.render(record)
+    assert html.render(load(tmp_path)) == first
 
 
 def test_the_users_matplotlib_style_changes_nothing() -> None:
     import matplotlib
 
-    record = quiet_record()
+    record = small_record()
     plain = html.render(record)
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
         assert html.render(record) == plain

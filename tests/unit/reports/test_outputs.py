@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dpaudit.gate import evaluate, parse_policy
 from dpaudit.record import AuditRecord, GateResult
-from dpaudit.reports import jsonview, junit, markdown, text, view
+from dpaudit.reports import jsonview, junit, markdown, tables, target_tables, text, view
 from tests.sample_record import quiet_record, sample_record, with_target
 
 POLICY = """[gate]
@@ -119,3 +119,29 @@ def test_the_ceiling_speaks_of_comparable_estimates_only() -> None:
     other = replace(private.estimates[1], delta=1e-3, ceiling=1e6)
     bare = replace(private, estimates=(private.estimates[1], other))
     assert view.ceiling(bare) == private.estimates[1].ceiling
+
+
+def test_targets_of_which_the_same_is_said_share_a_row_of_coverage() -> None:
+    rows = tables.coverage(sample_record()).rows
+    assert ("step-canary", "RUN", "private, broken, plain", "step", "600 steps") in rows
+    assert len(rows) == 5
+
+
+def test_trials_are_counted_by_what_became_of_them() -> None:
+    record = quiet_record()
+    lost = replace(record.trials[0], status="lost", error="out of memory")
+    odd = replace(record.trials[1], status="excluded")
+    record = replace(record, trials=(lost, odd, *record.trials[2:]))
+    counted = tables.trial_counts(record).rows[-1]
+    assert counted[:6] == ("all targets", "34", "24", "8", "1", "1")
+    assert [row[4] for row in tables.lost_trials(record).rows] == ["out of memory", "no message"]
+
+
+def test_rates_come_worst_group_first() -> None:
+    groups = [row[1] for row in target_tables.rates(quiet_record().targets[0], reconstruction=False).rows]
+    assert groups.index("digit 8") < groups.index("all", 3)
+
+
+def test_an_epsilon_of_another_adjacency_is_not_compared_with_the_claim() -> None:
+    said = [row[-1] for row in target_tables.recomputed(quiet_record().targets[0]).rows]
+    assert said == ["equal", "equal", "not comparable"]
