@@ -29,7 +29,7 @@ ROUNDING = 1e-5  # of float32 norms and sums over a few records, relative to the
 
 few = settings(max_examples=12, deadline=None)
 some = settings(max_examples=40, deadline=None)
-many = settings(max_examples=150, deadline=None)
+many = settings(max_examples=100, deadline=None)
 
 norms = st.sampled_from((1e-6, 1e-3, 0.1, 1.0, 4.0, 1e3))
 sigmas = st.floats(0.1, 10.0)
@@ -247,7 +247,7 @@ def test_an_empty_batch_releases_zero_before_noise(seed, mode):
 
 # --- noise ---------------------------------------------------------------------------------------
 
-WIDTH = 400
+WIDTH = 20_000  # finds noise that is 5 % low
 
 
 def release(norm, sigma, seed, *, batch=1, secure=False, steps=1, rows=None):
