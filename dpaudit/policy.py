@@ -83,7 +83,7 @@ def find_policy(folder: Path) -> Policy:
         if file.is_file():
             text = _read(file)
             if _gate_table(_parse(text, file), file) is not None:
-                return parse_policy(text, file)
+                return parse_policy(text, Path(name))  # a report should not tell where it was made
     return Policy()
 
 
@@ -201,6 +201,10 @@ def _waiver(entry: Any, location: str) -> Waiver:
         if not isinstance(entry.get(key), str) or not entry[key].strip():
             found = entry.get(key)
             raise UsageError(f"Expected {key} of the waiver at {location}, found {found!r}. Write text.")
+    if not isinstance(entry.get("target", ""), str):
+        raise UsageError(
+            f"Expected target of the waiver at {location}, found {entry['target']!r}. Write text."
+        )
     expires = entry.get("expires")
     if isinstance(expires, str):
         with suppress(ValueError):

@@ -53,7 +53,7 @@ def sample_record() -> AuditRecord:
         alpha=ALPHA,
         delta=1e-5,
         status="REFUTED",
-        reason="The claim of broken is refuted by replay.",
+        reason=f"broken: {targets[1].verdict.reason}",
         exit_code=1,
         plan={"audit": {"alpha": ALPHA, "delta": 1e-5}},
         plan_toml=PLAN,
@@ -70,7 +70,7 @@ def quiet_record() -> AuditRecord:
     return replace(
         record,
         status="NOT REFUTED",
-        reason="No claim was refuted; the control was caught.",
+        reason="private: The largest lower bound is 5.45, below the claim of 5.50.",
         exit_code=0,
         targets=tuple(target for target in record.targets if target.name != "broken"),
         coverage=tuple(row for row in record.coverage if row.target != "broken"),

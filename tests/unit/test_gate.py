@@ -36,10 +36,6 @@ def policy(text: str) -> Policy:
     return parse_policy(text, FILE)
 
 
-def row(result: GateResult, metric: str, target: str = "private") -> object:
-    return next(row for row in result.rows if (row.metric, row.target) == (metric, target))
-
-
 def judged(text: str, record: AuditRecord | None = None, today: date = TODAY) -> GateResult:
     return evaluate(record or quiet_record(), policy(text), today=today)
 
@@ -259,6 +255,7 @@ def test_a_waiver_of_more_than_180_days_is_refused() -> None:
         ('"auc"', '"auk"', "'auc'"),
         ('"retraining is scheduled"', '" "', "reason"),
         ('"R. Okafor"', "7", "approver"),
+        ('"private"', "7", "target"),
         ("approver", "aprover", "'approver'"),
         ("2025-12-31", '"soon"', "YYYY-MM-DD"),
         ("2025-12-31", "2025-12-31T10:00:00", "YYYY-MM-DD"),
@@ -284,6 +281,7 @@ def test_policies_are_found_in_both_files(tmp_path: Path) -> None:
     assert [item.limit for item in find_policy(tmp_path).thresholds] == [0.7]
     (tmp_path / "dpaudit.toml").write_text("[gate]\nauc = 0.6\n")
     assert [item.limit for item in find_policy(tmp_path).thresholds] == [0.6]
+    assert [item.location for item in find_policy(tmp_path).thresholds] == ["dpaudit.toml:2"]
 
 
 def test_a_policy_that_is_not_there_is_refused(tmp_path: Path) -> None:
