@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from textwrap import fill
 
 from dpaudit.claim import Claim
@@ -11,8 +12,9 @@ from dpaudit.eligibility import Line, Refused
 from dpaudit.estimate import Estimate
 from dpaudit.record import AuditRecord
 from dpaudit.scores import Scores
+from dpaudit.verdict import Status
 
-_WIDTH = 100
+_fill = partial(fill, width=100, break_long_words=False, break_on_hyphens=False)
 _HEADINGS = ("estimator", "bound", "ceiling", "detectable", "alpha", "decides")
 
 
@@ -29,36 +31,37 @@ def describe(record: AuditRecord, scores: Scores, lines: Sequence[Line], refused
     after = [
         *(f"Used, {name}: {why}." for name, why in whys.items()),
         *(f"Not used, {each.name}: {each.why}." for each in refused),
-        *_beside(lines, target.estimates),
+        *_beside(lines, target.estimates, target.verdict.status is Status.REFUTED),
         *(f"The control was {'' if t.caught else 'not '}caught." for t in record.targets[1:]),
     ]
     parts = [
-        *(fill(text, _WIDTH) for text in before),
+        *(_fill(text) for text in before),
         "",
         *aligned((_HEADINGS, *rows)),
         "",
-        *(fill(text, _WIDTH, subsequent_indent="  ") for text in after),
+        *(_fill(text, subsequent_indent="  ") for text in after),
         "",
-        fill(f"{target.verdict.status}: {target.verdict.reason}", _WIDTH),
+        _fill(f"{target.verdict.status}: {target.verdict.reason}"),
     ]
     return "\n".join(parts)
 
 
-def _beside(lines: Sequence[Line], estimates: Sequence[Estimate]) -> list[str]:
+def _beside(lines: Sequence[Line], estimates: Sequence[Estimate], refuted: bool) -> list[str]:
     """What lines that do not decide are worth, and whether one of them exceeds the claim."""
     beside = [e for line, e in zip(lines, estimates, strict=True) if not line.weight]
     if not beside:
         return []
     found = [
-        f"Lines with decides = no hold if the whole run is a Gaussian mechanism, each at alpha {beside[0].alpha:g}."
+        "Lines with decides = no hold if the whole run is a Gaussian mechanism, "
+        f"each at alpha {beside[0].alpha:g}."
     ]
     above = [e for e in beside if e.p_value is not None and e.p_value <= e.alpha]
-    if above:
+    if above and not refuted:
         most = max(above, key=lambda e: e.epsilon_lower or 0.0)
         found.append(
-            f"Beside the verdict: {most.source} lies above the claim at {number(most.epsilon_lower, down=True)}. "
-            "If the claim is of a Gaussian mechanism, or of DP-SGD with known settings, say so before scoring: "
-            "then that line decides too."
+            f"Beside the verdict: {most.source} puts epsilon at {number(most.epsilon_lower, down=True)}, "
+            "above the claim. If that is of a Gaussian mechanism, or of DP-SGD with known settings, say so "
+            "before scoring: then that line decides too."
         )
     return found
 

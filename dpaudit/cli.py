@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dpaudit import __version__
+from dpaudit import __version__, bound_cli
 from dpaudit.errors import DpauditError, Interrupted, UsageError
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+bound_cli.register(app)
 
 RecordArgument = Annotated[Path, typer.Argument(help="Folder of the record, or its record.json.")]
 _OUT = Path("audits")
