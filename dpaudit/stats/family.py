@@ -73,7 +73,7 @@ class Family(Protocol):
         ...
 
     def step_mean(self, phase: IntArray | None = None) -> FloatArray | float:
-        """Mu of one noisy step at scale 1: (n,) for given phases, a float for the first one."""
+        """Mu of one noisy step at scale 1: (n,) for given phases, else a float that bounds all of them."""
         ...
 
     def scale_for(self, epsilon: float) -> float:

@@ -183,7 +183,7 @@ def anytime(evidence: KnownNull, family: Family, *, alpha: float) -> Estimate:
         family,
         found,
         alpha=alpha,
-        method="known-null martingale",
+        method="known-null anytime martingale",
         n=n,
         assumptions=_assumed(evidence),
     )

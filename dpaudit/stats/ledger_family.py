@@ -77,14 +77,14 @@ class LedgerFamily:
         return composition.curve(self._at(scale), self.adjacency, coarsest=_COARSE)
 
     def step_mean(self, phase: IntArray | None = None) -> FloatArray | float:
-        """See `Family`: reach of the adjacency over the noise multiplier.
+        """See `Family`: reach of the adjacency over the noise multiplier; without phases the largest.
 
         Raises:
             UsageError: a phase that the ledger does not have.
         """
         means = composition.reach(self.adjacency) / np.array([each.noise_multiplier for each in self.ledger])
         if phase is None:
-            return float(means[0])
+            return float(means.max())
         index = np.asarray(phase, dtype=np.int64)
         if index.size and (index.min() < 0 or index.max() >= means.size):
             raise UsageError(

@@ -40,7 +40,7 @@ def observations_needed(
         epsilon: true epsilon, that of another member of the family.
         alpha: error probability.
         n_references: per observation.
-        unit: "run", or "step" for steps of the first phase.
+        unit: "run", or "step" for steps of the phase that leaks most.
         power: in (0, 1).
         halves: for a design of runs with and without the canary.
 
@@ -79,7 +79,7 @@ def expected_bound(
         n: observations, at least 1.
         alpha: error probability.
         n_references: per observation.
-        unit: "run", or "step" for steps of the first phase.
+        unit: "run", or "step" for steps of the phase that leaks most.
         epsilon: true epsilon; by default the claimed one, that is, correct code.
 
     Returns:

@@ -19,14 +19,14 @@ from dpaudit.stats.inversion import Found, check_inputs, conclude, detectable_ep
 from dpaudit.stats.tradeoff import Gaussian
 
 
-def success_limit(family: Family, baseline: float, unit: str = "run", *, scale: float = 1.0) -> float:
-    """Largest probability of a right guess that the member of a family at a scale allows: 1 - f(baseline).
+def success_limit(family: Family, baseline: float, unit: str = "run", *, scale: float | None = None) -> float:
+    """Largest probability of a right guess that a claim, or the member at a scale, allows: 1 - f(baseline).
 
     Args:
-        family: whose member is meant; scale 1 is its base, `family.claimed_scale` the claim.
+        family: whose member is meant.
         baseline: kappa, in (0, 1): the probability of a right guess without the release.
-        unit: "run", or "step" for one step of the ledger's first phase.
-        scale: of the member.
+        unit: "run", or "step" for one step, of the phase that leaks most.
+        scale: of the member; by default `family.claimed_scale`.
 
     Raises:
         UsageError: an impossible baseline, another unit, or "step" without a ledger.
@@ -34,6 +34,7 @@ def success_limit(family: Family, baseline: float, unit: str = "run", *, scale: 
     in_range("baseline", baseline, 0.0, 1.0, open_low=True, open_high=True)
     if unit not in ("step", "run"):
         raise UsageError(f"Expected unit to be 'step' or 'run', found {unit!r}. Name one of them.")
+    scale = family.claimed_scale if scale is None else scale
     curve = Gaussian(mu=float(family.step_mean()) / scale) if unit == "step" else family.curve(scale)
     return float(curve.tpr(np.array([baseline]))[0])
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from dpaudit.check import BoolArray, FloatArray
 from dpaudit.errors import UsageError
@@ -73,6 +72,13 @@ def roc(scores: FloatArray, member: BoolArray) -> Roc:
     )
 
 
+def _mid_ranks(values: FloatArray) -> FloatArray:
+    """Ranks from 1, tied values sharing the mean of theirs."""
+    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: FloatArray = (np.cumsum(count) - (count - 1) / 2)[inverse]
+    return ranks
+
+
 def auc(scores: FloatArray, member: BoolArray, *, alpha: float) -> tuple[float, float, float]:
     """Area under the ROC and its interval, in O(n log n).
 
@@ -88,9 +94,9 @@ def auc(scores: FloatArray, member: BoolArray, *, alpha: float) -> tuple[float, 
     roc(scores, member)
     inside, outside = _halves(scores, member)
     m, n = inside.size, outside.size
-    ranks = rankdata(np.concatenate([inside, outside]))
-    above = (ranks[:m] - rankdata(inside)) / n
-    below = 1.0 - (ranks[m:] - rankdata(outside)) / m
+    ranks = _mid_ranks(np.concatenate([inside, outside]))
+    above = (ranks[:m] - _mid_ranks(inside)) / n
+    below = 1.0 - (ranks[m:] - _mid_ranks(outside)) / m
     value = float(above.mean())
     variance = above.var(ddof=1) / m + below.var(ddof=1) / n if m > 1 and n > 1 else 0.0
     if variance <= 0 or not 0 < value < 1:

@@ -7,6 +7,7 @@ A mechanism satisfies a claim exactly when no test of "in" against "out" lies ab
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 
 from dpaudit.check import FloatArray, in_range
 
-_BISECTIONS = 80
+_BISECTIONS = 60
 _LARGEST_EXPONENT = 700.0
 
 
@@ -119,6 +120,7 @@ def gaussian_delta(mu: ArrayLike, epsilon: ArrayLike) -> FloatArray:
     return result
 
 
+@lru_cache(maxsize=4096)
 def gaussian_epsilon(mu: float, delta: float) -> float:
     """Epsilon >= 0 of mu-GDP at delta; inf for infinite mu, and for positive mu at delta = 0."""
     in_range("mu", mu, 0.0, float("inf"))
@@ -135,6 +137,7 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     return high
 
 
+@lru_cache(maxsize=4096)
 def gaussian_mu(epsilon: float, delta: float) -> float:
     """Largest mu for which mu-GDP implies (epsilon, delta); 0 at delta = 0, inf at infinite epsilon."""
     in_range("epsilon", epsilon, 0.0, float("inf"))

@@ -137,6 +137,7 @@ def test_steps_of_a_ledger_family():
     two = (*ledger(2.0), *ledger(4.0))
     family = LedgerFamily(ledger=two, delta=DELTA)
     assert family.step_mean() == 0.5
+    assert LedgerFamily(ledger=two[::-1], delta=DELTA).step_mean() == 0.5
     assert family.step_mean(np.array([0, 1, 1])) == pytest.approx([0.5, 0.25, 0.25])
     assert LedgerFamily(ledger=two, delta=DELTA, adjacency=SWAP).step_mean() == 1.0
     with pytest.raises(UsageError, match="found 0 to 2"):

@@ -84,6 +84,7 @@ def test_bound_and_p_value_say_the_same(estimator):
         assert 0 < found.epsilon_lower < found.ceiling
         assert found.detectable > 4.0
         assert found.n_observations == 100
+        assert ("anytime" in found.method) == (estimator is known_null.anytime)
 
 
 @pytest.mark.parametrize("estimator", [known_null.fixed, known_null.anytime])

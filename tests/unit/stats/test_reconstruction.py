@@ -44,6 +44,12 @@ def test_limits_of_a_subsampled_ledger():
     assert success_limit(family, 0.1, "step") == pytest.approx(norm.cdf(norm.ppf(0.1) + 1))
 
 
+def test_the_limit_is_the_claims_unless_a_scale_is_given():
+    family = GaussianFamily(mu=1.0, delta=1e-5, claimed_epsilon=gaussian_epsilon(2.0, 1e-5))
+    assert success_limit(family, 0.1) == pytest.approx(norm.cdf(norm.ppf(0.1) + 2.0))
+    assert success_limit(family, 0.1, scale=1.0) == pytest.approx(norm.cdf(norm.ppf(0.1) + 1.0))
+
+
 def test_bound_equals_the_closed_form():
     found = guesses(games(50, 100), FAMILY, alpha=0.05)
     mu = norm.ppf(lower(50, 100, 0.05)) - norm.ppf(0.1)
