@@ -61,9 +61,12 @@ class ReplaySession:
             return
         self._looked += 1
         self._names, self._sizes = step.names, step.sizes
-        self._claimed = step.noise_multiplier
+        self._claimed = self._claimed or step.noise_multiplier
         self._measure_noise(step)
-        self._measure_sensitivity(step)
+        if step.forms_rows:
+            self._measure_sensitivity(step)
+        elif not self._sensitivity:
+            self._sensitivity, self._where = 1.0, "not measured: no per-record gradients are formed"
 
     def released(self, gradient: RowArray) -> None:
         """Nothing was inserted."""
@@ -72,7 +75,9 @@ class ReplaySession:
         """Sum of squares of the noise about its mean over equal batches, per parameter, in units of C^2."""
         releases = np.stack([step.release() for _ in range(self._attack.repeats)]).astype(np.float64)
         self._executions += len(releases)
-        deviations = (releases - releases.mean(axis=0)) / step.max_grad_norm
+        # Under a noise schedule, steps are brought to the scale of the first before they are added up.
+        schedule = self._claimed / step.noise_multiplier if step.noise_multiplier > 0 else 1.0
+        deviations = (releases - releases.mean(axis=0)) * (schedule / step.max_grad_norm)
         self._squares = _per_parameter((deviations**2).sum(axis=0), step.sizes) + (
             0.0 if self._squares is None else self._squares
         )

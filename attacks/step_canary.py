@@ -107,7 +107,7 @@ class StepCanarySession:
         return row
 
     def _rank(self, residuals: RowArray, chosen: IntArray) -> None:
-        """Append (1 + #{reference >= canary}) / (K + 1) for residuals (k, d); ties count against the canary."""
+        """Append (1 + #{reference >= canary}) / (K + 1) for residuals (k, d); ties count for the others."""
         assert self._bank is not None
         scores = residuals[:, self._support] @ self._bank.T
         own = np.take_along_axis(scores, chosen[:, None], axis=1)

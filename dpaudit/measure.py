@@ -83,7 +83,7 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
             continue
         family = family_for(claim, adjacency=evidence.adjacency, delta=plan.delta)
         estimates += _estimates(evidence, family, shares)
-        findings += _replay_findings(evidence, family) if isinstance(evidence, Replay) else ()
+        findings += replay_findings(evidence, family) if isinstance(evidence, Replay) else ()
         curves += _step_curves(evidence, family, shares)
     rates: list[Rate] = [
         _reconstruction_rate(e, claim, plan) for e in views[0].evidence if isinstance(e, Guesses)
@@ -118,7 +118,7 @@ def _estimates(evidence: Evidence, family: Family, shares: Mapping[str, float]) 
             yield noise.replay(evidence, family, alpha=shares[evidence.source])
 
 
-def _replay_findings(replay: Replay, family: Family) -> Iterator[Finding]:
+def replay_findings(replay: Replay, family: Family) -> Iterator[Finding]:
     """Name the place where a replayed step broke what it claims.
 
     Only what is beyond doubt becomes a finding: a parameter whose noise is too small for the measured
@@ -140,7 +140,7 @@ def _replay_findings(replay: Replay, family: Family) -> Iterator[Finding]:
             expected=f"noise of standard deviation {worst.claimed_std:.4g} clipping norms",
             measured=f"{std:.4g}",
             epsilon=family.epsilon(scale / sensitivity) if std else math.inf,
-            remedy="Add noise of std noise_multiplier * max_grad_norm to every parameter's sum, before the mean.",
+            remedy="Add noise of std noise_multiplier * max_grad_norm to the sum of every parameter.",
         )
     if sensitivity > 1:
         yield Finding(

@@ -62,6 +62,7 @@ class StepOracle(Protocol):
         sizes: number of elements of each parameter; they add up to d.
         max_grad_norm: clipping norm that the optimizer states.
         noise_multiplier: noise multiplier that the optimizer states.
+        forms_rows: whether per-record gradients exist, so that the clip can be put to the test.
     """
 
     index: int
@@ -84,6 +85,11 @@ class StepOracle(Protocol):
 
     @property
     def noise_multiplier(self) -> float:
+        """See the attribute."""
+        ...
+
+    @property
+    def forms_rows(self) -> bool:
         """See the attribute."""
         ...
 

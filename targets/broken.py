@@ -12,35 +12,38 @@ from opacus.optimizers import DPOptimizer
 from dpaudit.check import one_of
 
 
-class _NoiseDividedByBatch(DPOptimizer):  # type: ignore[misc]
+class _OtherNoise(DPOptimizer):  # type: ignore[misc]
+    """Noise of another standard deviation than sigma * C."""
+
+    def std(self) -> float:
+        """The wrong standard deviation; here, no noise at all."""
+        return 0.0
+
+    def add_noise(self) -> None:
+        for p in self.params:
+            noise = torch.normal(0.0, self.std(), p.shape, device=p.device, generator=self.generator)
+            p.grad = (p.summed_grad + noise).view_as(p)
+
+
+class _NoiseDividedByBatch(_OtherNoise):
     """Noise is divided by the batch twice: its std in the mean is sigma*C/B^2, not sigma*C/B."""
 
-    def add_noise(self) -> None:
-        for p in self.params:
-            std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size
-            noise = torch.normal(0.0, std, p.shape, device=p.device, generator=self.generator)
-            p.grad = (p.summed_grad + noise).view_as(p)
+    def std(self) -> float:
+        return float(self.noise_multiplier * self.max_grad_norm / self.expected_batch_size)
 
 
-class _HalfNoise(DPOptimizer):  # type: ignore[misc]
+class _HalfNoise(_OtherNoise):
     """Noise of half the scale: a factor 2 lost between sensitivity conventions."""
 
-    def add_noise(self) -> None:
-        configured = self.noise_multiplier
-        self.noise_multiplier = configured / 2
-        super().add_noise()
-        self.noise_multiplier = configured
+    def std(self) -> float:
+        return float(self.noise_multiplier * self.max_grad_norm / 2)
 
 
-class _NoiseWithoutClip(DPOptimizer):  # type: ignore[misc]
+class _NoiseWithoutClip(_OtherNoise):
     """The std of the noise is sigma, whatever the clipping norm."""
 
-    def add_noise(self) -> None:
-        for p in self.params:
-            noise = torch.normal(
-                0.0, float(self.noise_multiplier), p.shape, device=p.device, generator=self.generator
-            )
-            p.grad = (p.summed_grad + noise).view_as(p)
+    def std(self) -> float:
+        return float(self.noise_multiplier)
 
 
 class _LastParameterWithoutNoise(DPOptimizer):  # type: ignore[misc]
@@ -86,6 +89,7 @@ class _ClipsEachLayerInFull(DPOptimizer):  # type: ignore[misc]
 FAULTS: dict[str, type[DPOptimizer]] = {
     "noise-divided-by-batch": _NoiseDividedByBatch,
     "half-noise": _HalfNoise,
+    "no-noise": _OtherNoise,
     "noise-without-clip": _NoiseWithoutClip,
     "last-parameter-without-noise": _LastParameterWithoutNoise,
     "same-noise-each-step": _SameNoiseEachStep,

@@ -62,12 +62,13 @@ class Observation:
         else:
             self._sampling[id(optimizer)] = (1.0 / len(loader), Sampler.SHUFFLE)
 
-    def step_made(self, optimizer: DPOptimizer, batch_size: int) -> int:
+    def step_made(self, optimizer: DPOptimizer, batch_size: int | None) -> int:
         """Enter one noisy step into the ledger and return the index of its phase."""
         rate, sampler = self._sampling.get(id(optimizer), (1.0, Sampler.UNKNOWN))
         norm = float(np.linalg.norm(np.atleast_1d(np.asarray(optimizer.max_grad_norm, dtype=float))))
         noise = float(optimizer.noise_multiplier)
-        self.batch_sizes.append(batch_size)
+        if batch_size is not None:
+            self.batch_sizes.append(batch_size)
         last = self._phases[-1] if self._phases else None
         if last and (last.noise_multiplier, last.sample_rate, last.max_grad_norm) == (noise, rate, norm):
             steps = last.steps + 1

@@ -7,6 +7,7 @@ and nothing is added. A record's gradient therefore comes out exactly as it went
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ class PlainProbe:
     max_grad_norm = 1.0
     noise_multiplier = 0.0
     phase = 0
+    forms_rows = True
 
     def __init__(self, optimizer: torch.optim.Optimizer, rows: Callable[[], torch.Tensor]):
         self._optimizer = optimizer
@@ -32,7 +34,8 @@ class PlainProbe:
         self._sessions = observation.claim_sessions() if observation else ()
         self._cache: RowArray | None = None
         self.index = 0
-        optimizer.step = self._step  # type: ignore[method-assign]
+        bound = MethodType(lambda _, *args, **kwargs: self._step(*args, **kwargs), optimizer)
+        optimizer.step = bound  # type: ignore[method-assign]
 
     @property
     def _parameters(self) -> list[torch.nn.Parameter]:

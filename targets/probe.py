@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,8 +86,8 @@ class Logbook(Protocol):
         """The sessions that ride on the first optimizer that steps."""
         ...
 
-    def step_made(self, optimizer: DPOptimizer, batch_size: int) -> int:
-        """Enter a noisy step; returns the index of its phase."""
+    def step_made(self, optimizer: DPOptimizer, batch_size: int | None) -> int:
+        """Enter a noisy step and its batch size, where that is known; returns the index of its phase."""
         ...
 
 
@@ -103,10 +104,11 @@ class OptimizerProbe:
         self._logbook = logbook
         self._random = ReplayRandomness(optimizer, logbook.seed())
         self._sessions: Sequence[StepSession] = ()
-        self._micro_batches: list[int] = []
+        self._micro_batches: list[int | None] = []
         self.index = 0
         self.phase = 0
-        optimizer.step = self._step
+        # A bound method of the optimizer itself: learning-rate schedulers take it apart and bind it anew.
+        optimizer.step = MethodType(lambda _, closure=None: self._step(closure), optimizer)
 
     @property
     def max_grad_norm(self) -> float:
@@ -134,10 +136,16 @@ class OptimizerProbe:
         """Number of elements of each parameter."""
         return tuple(p.numel() for p in self.parameters)
 
+    @property
+    def forms_rows(self) -> bool:
+        """Whether the optimizer is given per-record gradients; ghost clipping never forms them."""
+        return all(_has_samples(p) for p in self.parameters)
+
     def rows(self) -> RowArray:
         """Per-record gradients of the current (micro-)batch, (b, d)."""
-        samples = [_samples(p) for p in self.parameters]
-        stacked = torch.cat([s.detach().reshape(len(s), -1).float() for s in samples], dim=1)
+        if not self.forms_rows:
+            return np.zeros((0, sum(self.sizes)), dtype=np.float32)
+        stacked = torch.cat([_samples(p).detach().flatten(1).float() for p in self.parameters], dim=1)
         array: RowArray = stacked.cpu().numpy()
         return array
 
@@ -164,11 +172,13 @@ class OptimizerProbe:
             with torch.enable_grad():
                 loss = closure()
         optimizer = self._optimizer
-        self._micro_batches.append(self._batch_size())
+        self._micro_batches.append(len(_samples(self.parameters[0])) if self.forms_rows else None)
         if optimizer._check_skip_next_step(pop_next=False):
             type(optimizer).step(optimizer)
             return loss
-        batch_size, self._micro_batches = sum(self._micro_batches), []
+        known = [size for size in self._micro_batches if size is not None]
+        batch_size = sum(known) if len(known) == len(self._micro_batches) else None
+        self._micro_batches = []
         if self.index == 0:
             self._sessions = self._logbook.claim_sessions()
         self.phase = self._logbook.step_made(optimizer, batch_size)
@@ -214,9 +224,6 @@ class OptimizerProbe:
             return 1.0
         return float(optimizer.expected_batch_size * optimizer.accumulated_iterations)
 
-    def _batch_size(self) -> int:
-        return max((len(_samples(p)) for p in self.parameters if _has_samples(p)), default=0)
-
     def _edit_batch(self, insert: RowArray | None, remove: int | None) -> None:
         """Add or leave out one record's gradient in every `grad_sample`."""
         start = 0
@@ -233,13 +240,19 @@ class OptimizerProbe:
                     parameter.grad_sample,  # type: ignore[attr-defined]
                     sample,
                 )
+            elif insert is not None and parameter.grad is not None:
+                # Ghost clipping hands over a sum that is clipped already: what is added has to be, too.
+                shrink = min(1.0, self.max_grad_norm / max(float(np.linalg.norm(insert)), 1e-12))
+                row = torch.as_tensor(insert[start:stop] * shrink, dtype=parameter.grad.dtype)
+                parameter.grad = parameter.grad + row.view_as(parameter.grad).to(parameter.grad.device)
             start = stop
 
     @contextmanager
     def _restored(self, *, frozen: bool) -> Iterator[None]:
         """Undo everything that a step changes, the random state included."""
         optimizer = self._optimizer
-        fields = dict(vars(optimizer))
+        # Adaptive clipping keeps its norm in a tensor that it updates in place.
+        fields = {name: _copy(value) for name, value in vars(optimizer).items()}
         fields["_step_skip_queue"] = list(optimizer._step_skip_queue)
         kept = [{name: _copy(getattr(p, name, None)) for name in _PER_PARAMETER} for p in self.parameters]
         try:

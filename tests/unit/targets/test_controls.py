@@ -1,0 +1,69 @@
+"""Correct uses of Opacus are never accused, and the audit still sees their noise.
+
+Each p-value is uniform at least, so a level of 1e-6 makes a false alarm of this whole file a matter of 1e-4.
+"""
+
+import pytest
+import torch
+from opacus.schedulers import ExponentialNoise
+
+from tests.training import (
+    Recurrent,
+    Tokens,
+    audited,
+    convolution,
+    dp_sgd,
+    findings,
+    half_frozen,
+    p_values,
+    tokens_3d,
+)
+
+LEVEL = 1e-6
+CONTROLS = {
+    "reference": dp_sgd(),
+    "small clipping norm": dp_sgd(max_grad_norm=0.01),
+    "large clipping norm": dp_sgd(max_grad_norm=10.0),
+    "momentum and weight decay": dp_sgd(
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1)
+    ),
+    "adam": dp_sgd(optimizer=torch.optim.Adam),
+    "functorch": dp_sgd(grad_sample_mode="functorch"),
+    "per layer": dp_sgd(clipping="per_layer", max_grad_norm=[0.5] * 4),
+    "adaptive": dp_sgd(
+        clipping="adaptive",
+        target_unclipped_quantile=0.5,
+        clipbound_learning_rate=0.2,
+        max_clipbound=10.0,
+        min_clipbound=0.1,
+        unclipped_num_std=2.0,
+    ),
+    "virtual batches": dp_sgd(micro_batch=6),
+    "closure": dp_sgd(closure=True),
+    "empty batches": dp_sgd(batch_size=1, epochs=1),
+    "frozen layer": dp_sgd(model=half_frozen),
+    "convolution": dp_sgd(model=convolution),
+    "embedding": dp_sgd(model=Tokens),
+    "lstm": dp_sgd(model=Recurrent, max_grad_norm=0.1),
+    "3-d inputs": dp_sgd(model=tokens_3d, max_grad_norm=0.05),
+    "learning-rate schedule": dp_sgd(scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 5)),
+    "noise schedule": dp_sgd(scheduler=lambda o: ExponentialNoise(o, gamma=0.99)),
+    "sum reduction": dp_sgd(loss_reduction="sum"),
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_correct_run_is_not_accused_and_its_noise_is_seen(name: str) -> None:
+    view = audited(CONTROLS[name])
+    assert findings(view) == []
+    found = p_values(view)
+    assert set(found) == {"replay", "step-canary"}
+    assert min(found.values()) > LEVEL, found
+
+
+def test_ghost_clipping_is_not_accused_and_says_that_its_clip_was_not_tested() -> None:
+    view = audited(dp_sgd(grad_sample_mode="ghost"))
+    assert findings(view) == []
+    assert min(p_values(view).values()) > LEVEL
+    replay = next(e for e in view.evidence if type(e).__name__ == "Replay")
+    assert "not measured" in replay.sensitivity_where
