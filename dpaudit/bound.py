@@ -124,6 +124,8 @@ def bound(
         UsageError: the scores, the claim or the terms are not what is expected.
     """
     started = time.perf_counter()
+    # The record holds floats, and `epsilon=8` is what people write.
+    epsilon, delta = None if epsilon is None else float(epsilon), float(delta)
     scores = source if isinstance(source, Scores) else read(Path(source), reading)
     claim = _claim(epsilon, delta, scores.unit, terms)
     found, refused = lines(scores, claim, delta, terms)

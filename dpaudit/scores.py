@@ -15,6 +15,7 @@ from dpaudit.score_ranks import mean_auc
 
 _IMPLAUSIBLE = 1e-9
 _MOST_SLICES = 20
+_TOO_MANY_FOR_COINS = 20
 
 
 class Design(StrEnum):
@@ -253,11 +254,13 @@ def _settle_design(rows: Rows, run: IntArray, declared: Design | None, name: str
     size, inside = np.bincount(run), np.bincount(run, weights=rows.member)
     alone = bool((size <= 1).all()) and size.size > 1
     one_each = bool(((inside == 1) & (size > 1)).all())
+    # Of a single small run, one member may as well be what coins came to.
+    clearly_one = one_each and (size.size > 1 or size[0] >= _TOO_MANY_FOR_COINS)
     found = (
         Design.INDEPENDENT_RUNS
         if alone
         else Design.KNOWN_NULL
-        if one_each
+        if clearly_one
         else Design.ONE_RUN
         if size.size == 1
         else Design.SEVERAL_RUNS
