@@ -56,6 +56,42 @@ def running(ledger: Ledger) -> Ledger:
     )
 
 
+@lru_cache(maxsize=64)
+def condense(ledger: Ledger, *, leak_more: bool, most: int = 12) -> Ledger:
+    """At most `most` distinct settings of Poisson phases, each a bound for those that it stands for.
+
+    One composition costs a discretisation per distinct setting, and a noise schedule has one per step.
+
+    Args:
+        ledger: any; returned as it is where it is short.
+        leak_more: whether noise is rounded down and sample rates up, or the other way round.
+        most: number of settings.
+    """
+    poisson = tuple(phase for phase in ledger if not releases(phase))
+    if len(set(poisson)) <= most:
+        return ledger
+    sigma = np.array([phase.noise_multiplier for phase in poisson])
+    rate = np.array([phase.sample_rate for phase in poisson])
+    both = np.ptp(sigma) > 0 and np.ptp(rate) > 0
+    sigma = _rounded(sigma, math.isqrt(most) if both else most, up=not leak_more)
+    rate = _rounded(rate, math.isqrt(most) if both else most, up=leak_more)
+    rounded = tuple(
+        replace(phase, noise_multiplier=float(s), sample_rate=float(q))
+        for phase, s, q in zip(poisson, sigma, rate, strict=True)
+    )
+    return running((*rounded, *(phase for phase in ledger if releases(phase))))
+
+
+def _rounded(values: FloatArray, bins: int, *, up: bool) -> FloatArray:
+    """Each value's bin, of equal width in the logarithm, replaced by its largest or least value."""
+    edges = np.geomspace(values.min(), values.max(), bins + 1)[1:-1]
+    index = np.searchsorted(edges, values)
+    result: FloatArray = np.array(
+        [(values[index == i].max if up else values[index == i].min)() for i in index]
+    )
+    return result
+
+
 def reach(adjacency: Adjacency) -> float:
     """How far one neighbour moves a clipped sum, in clipping norms."""
     return 2.0 if adjacency is Adjacency.REPLACE_ONE else 1.0
@@ -178,15 +214,9 @@ def pld_epsilon(
     mu, poisson = parts(ran, adjacency)
     if not poisson:
         return gaussian_epsilon(mu, delta)
+    distribution = composed(ran, adjacency, interval(ran, adjacency, coarsest=coarsest))
     with np.errstate(over="ignore", invalid="ignore"):
-        return max(
-            0.0,
-            float(
-                composed(ran, adjacency, interval(ran, adjacency, coarsest=coarsest)).get_epsilon_for_delta(
-                    delta
-                )
-            ),
-        )
+        return max(0.0, float(distribution.get_epsilon_for_delta(delta)))
 
 
 def pld_profile(

@@ -21,6 +21,23 @@ def test_equal_phases_merge_and_empty_ones_vanish():
         composition.running(())
 
 
+def test_a_schedule_is_condensed_on_either_side():
+    assert composition.condense((phase(), phase(2.0)), leak_more=True) == (phase(), phase(2.0))
+    schedule = tuple(phase(float(sigma), 0.02, 20) for sigma in np.linspace(1.5, 0.9, 25))
+    more, less = (composition.condense(schedule, leak_more=side) for side in (True, False))
+    assert max(len(more), len(less)) <= 12
+    assert sum(p.steps for p in more) == sum(p.steps for p in less) == 500
+    low, high = (composition.pld_epsilon(each, 1e-5, coarsest=3e-3) for each in (less, more))
+    assert low < high < 1.06 * low
+    exact = composition.pld_epsilon(schedule[::2] + schedule[1::2], 1e-5, coarsest=3e-3)
+    assert low <= exact <= high
+    mixed = tuple(phase(float(sigma), 0.01 + i / 1e4, 1) for i, sigma in enumerate(np.linspace(1, 2, 60)))
+    assert len(composition.condense(mixed, leak_more=True)) <= 12
+    whole = tuple(phase(float(sigma), 1.0, 1) for sigma in np.linspace(1, 2, 60))
+    assert composition.condense(whole, leak_more=True) == whole
+    assert all(p.noise_multiplier >= 1.0 for p in composition.condense(mixed, leak_more=False))
+
+
 @pytest.mark.parametrize(
     ("sampler", "q", "steps", "expected"),
     [
