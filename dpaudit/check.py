@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 
 import numpy as np
@@ -25,9 +24,9 @@ def in_range(
     open_high: bool = False,
     remedy: str = "",
 ) -> float:
-    """Return `value` if it lies between `low` and `high`, else raise `UsageError`."""
+    """Return `value` if it lies between `low` and `high`, else (NaN too) raise `UsageError`."""
     inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
-    if math.isnan(value) or not inside:
+    if not inside:
         left, right = "(" if open_low else "[", ")" if open_high else "]"
         raise UsageError(f"Expected {name}={value!r} in {left}{low}, {high}{right}. {remedy}".rstrip())
     return value

@@ -39,6 +39,14 @@ def test_equal_records_are_equal_bytes(folder):
     assert dump(load(folder)) == dump(sample_record()) == (folder / RECORD_NAME).read_bytes()
 
 
+def test_equal_records_are_equal_bytes_in_whatever_order_they_were_put_together():
+    record = sample_record()
+    backwards = dict(reversed(record.provenance.environment.items()))
+    assert len(backwards) > 1
+    other = replace(record, provenance=replace(record.provenance, environment=backwards))
+    assert dump(other) == dump(record)
+
+
 def with_accuracy(value) -> AuditRecord:
     record = sample_record()
     return replace(record, targets=(replace(record.targets[0], test_accuracy=value),))
