@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 from dp_accounting import dp_event, rdp
 
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 
+@lru_cache(maxsize=64)
 def rdp_epsilon(ledger: Ledger, delta: float, adjacency: Adjacency = Adjacency.ADD_REMOVE) -> float | None:
     """Epsilon by Renyi accounting (Mironov 2017, arXiv:1702.07476): an upper figure, 8-23 % loose.
 
@@ -62,6 +64,7 @@ def rdp_epsilon(ledger: Ledger, delta: float, adjacency: Adjacency = Adjacency.A
     return float(accountant.get_epsilon(delta))
 
 
+@lru_cache(maxsize=64)
 def prv_epsilon(ledger: Ledger, delta: float, *, error: float = 0.01) -> float:
     """Epsilon by the accountant of Opacus (Gopi, Lee and Wutschitz 2021, arXiv:2106.02848), add/remove.
 

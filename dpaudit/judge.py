@@ -152,10 +152,10 @@ def verdict(
         return Verdict(status=Status.REFUTED, reason=reason, epsilon_lower=best, decided_by=first.check)
     p_values = {measure.label(e): e.p_value for e in guarantees if e.p_value is not None}
     adjusted = holm(p_values, {name: weights[name] for name in p_values}) if p_values else {}
-    refuting = sorted((p, name) for name, p in adjusted.items() if p <= alpha)
+    refuting = [e for e in guarantees if adjusted.get(measure.label(e), 1.0) <= alpha]
     if refuting:
-        p, name = refuting[0]
-        strongest = next(e for e in guarantees if measure.label(e) == name)
+        strongest = max(refuting, key=lambda e: e.epsilon_lower or 0.0)
+        name, p = measure.label(strongest), adjusted[measure.label(strongest)]
         return Verdict(
             status=Status.REFUTED,
             reason=f"{name} puts epsilon at {_number(strongest.epsilon_lower)} or more where "
@@ -179,7 +179,7 @@ def verdict(
     return Verdict(
         status=Status.NOT_REFUTED,
         reason=f"No attack contradicts epsilon {_number(claim.epsilon)}; {strongest.source} shows at least "
-        f"{_number(best)} and could have shown {_number(max(e.ceiling for e in able))}.",
+        f"{_number(best)}, and {_reach(max(e.ceiling for e in able))}.",
         epsilon_lower=best,
         decided_by=strongest.source,
     )
@@ -229,7 +229,13 @@ def _overall(
     )
 
 
+def _reach(ceiling: float) -> str:
+    return (
+        f"could have shown up to {ceiling:.3g}" if math.isfinite(ceiling) else "could have shown any epsilon"
+    )
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return "no data"
-    return f"{value:.3g}" if math.isfinite(value) else "infinity"
+    return f"{value:.3g}" if math.isfinite(value) else "an unbounded epsilon"

@@ -21,11 +21,11 @@ SMALL = (
 )
 
 
-def dpaudit(*arguments: str, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
+def dpaudit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "dpaudit", *arguments]
     return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, **options
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
 
 
