@@ -62,7 +62,7 @@ def claim_of(target: TargetPlan, view: View | None, delta: float) -> Claim | Non
     if target.claim is None:
         return ran
     if ran is None:
-        return Claim(epsilon=target.claim.epsilon, delta=delta)
+        return Claim(epsilon=target.claim.epsilon, delta=delta, ledger=view.ledger if view else ())
     return replace(ran, epsilon=target.claim.epsilon, source="declared in the plan")
 
 

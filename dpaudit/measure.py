@@ -81,6 +81,8 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         if isinstance(evidence, Finding):
             findings.append(evidence)
             continue
+        if claim is None or not claim.ledger:
+            continue  # What one step shows becomes an epsilon only by composing the steps of a ledger.
         family = family_for(claim, adjacency=evidence.adjacency, delta=plan.delta)
         estimates += _estimates(evidence, family, shares)
         findings += replay_findings(evidence, family) if isinstance(evidence, Replay) else ()
@@ -182,29 +184,33 @@ def _step_curves(evidence: Evidence, family: Family, shares: Mapping[str, float]
 
 def _reconstruction_rate(guesses: Guesses, claim: Claim | None, plan: AuditPlan) -> Rate:
     """Success of the reconstruction games beside what the claim allows."""
-    family = family_for(claim, adjacency=guesses.adjacency, delta=plan.delta)
-    lower, upper = reconstruction.success_interval(guesses, alpha=plan.alpha)
+    alpha = plan.alpha / len(plan.attacks)
+    lower, upper = reconstruction.success_interval(guesses, alpha=alpha)
+    limit = None
+    if claim is not None and claim.ledger:
+        family = family_for(claim, adjacency=guesses.adjacency, delta=plan.delta)
+        limit = reconstruction.success_limit(family, guesses.baseline, guesses.unit)
     return Rate(
         name="reconstruction_success",
         value=guesses.successes / guesses.trials if guesses.trials else math.nan,
         lower=lower,
         upper=upper,
-        alpha=plan.alpha,
+        alpha=alpha,
         source=guesses.source,
         n=guesses.trials,
-        limit=reconstruction.success_limit(family, guesses.baseline, guesses.unit) if claim else None,
+        limit=limit,
     )
 
 
 def _membership_rates(attack: ModelAttack, scores: FloatArray, view: View, plan: AuditPlan) -> Iterator[Rate]:
-    """Disclosure by slice; each interval at alpha over the number of slices."""
+    """Disclosure by slice; the intervals of an attack share what each attack gets of alpha."""
     groups = slices(view.canaries)
     for name, mask in groups.items():
         usable = mask & np.isfinite(scores)
         yield from roc.rates(
             scores[usable],
             view.canaries.member[usable],
-            alpha=plan.alpha / len(groups),
+            alpha=plan.alpha / (len(plan.attacks) * len(groups)),
             source=attack.name,
             slice=name,
         )

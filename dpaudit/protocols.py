@@ -28,11 +28,14 @@ class View:
         train_accuracy: on the members with their true labels.
         n_parameters: trainable parameters.
         claim: as it really ran; None when no privacy was claimed.
+        ledger: the private phases as they ran, also without an accountant.
         accounted: the phases that the run's own accountant was told of.
         evidence: of the step attacks that rode on the run.
         findings: contradictions seen by the observer of the run.
         weights_sha256: hash of the final weights.
         seconds: how long the run took.
+        stopped: at which step an attack stopped the run; None if it ran to its end. A stopped run has no
+            final model: `scores` are empty, (n, 0), and the accuracies NaN.
     """
 
     canaries: Canaries
@@ -41,11 +44,47 @@ class View:
     train_accuracy: float
     n_parameters: int
     claim: Claim | None
+    ledger: Ledger = ()
     accounted: Ledger = ()
     evidence: tuple[Evidence, ...] = ()
     findings: tuple[Finding, ...] = ()
     weights_sha256: str = ""
     seconds: float = 0.0
+    stopped: int | None = None
+
+
+class StopTraining(BaseException):
+    """Raised by a step attack that has seen enough; the target catches it and says where it stopped.
+
+    Not an Exception, so that training code which survives its own errors does not survive this.
+    """
+
+    def __init__(self, step: int, reason: str):
+        super().__init__(f"stopped at step {step}: {reason}")
+        self.step = step
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What one execution of the optimizer's step did.
+
+    Attributes:
+        released: (d,) what the underlying optimizer was handed last, times the divisor of the batch; what
+            the step wrote into the weights where it handed over nothing.
+        updates: number of different gradients handed over.
+        accounted: calls of the accountant's hook; None where there is no hook.
+        beside: digest of what the step wrote into the weights by itself; empty if nothing.
+        clip: clipping norm that the optimizer states afterwards.
+        random_state: digest of the random generators afterwards.
+    """
+
+    released: RowArray
+    updates: int
+    accounted: int | None
+    beside: str
+    clip: float
+    random_state: str
 
 
 class StepOracle(Protocol):
@@ -63,6 +102,9 @@ class StepOracle(Protocol):
         max_grad_norm: clipping norm that the optimizer states.
         noise_multiplier: noise multiplier that the optimizer states.
         forms_rows: whether per-record gradients exist, so that the clip can be put to the test.
+        micro_batches: in how many parts the batch came.
+        precision: relative rounding error of one per-record gradient.
+        secure: whether the noise is drawn so that its floating-point grid does not show.
     """
 
     index: int
@@ -93,8 +135,40 @@ class StepOracle(Protocol):
         """See the attribute."""
         ...
 
+    @property
+    def micro_batches(self) -> int:
+        """See the attribute."""
+        ...
+
+    @property
+    def precision(self) -> float:
+        """See the attribute."""
+        ...
+
+    @property
+    def secure(self) -> bool:
+        """See the attribute."""
+        ...
+
     def rows(self) -> RowArray:
-        """Per-record gradients of the current batch before clipping, (b, d); memory b*d."""
+        """Per-record gradients of the current (micro-)batch before clipping, (b, d); memory b*d."""
+        ...
+
+    def execute(
+        self, batch: Sequence[RowArray] | None = None, *, noise: bool = True, frozen: bool = False
+    ) -> Execution:
+        """Execute the real step on a batch of one's own without touching weights or state.
+
+        Args:
+            batch: micro-batches of per-record gradients, (b_i, d) each, which may be empty; None for the
+                batch at hand. Where no per-record gradients are formed, their sum is what the
+                optimizer finds, clipped already.
+            noise: as in `release`.
+            frozen: as in `release`.
+
+        Raises:
+            Exception: whatever the step raises on this batch.
+        """
         ...
 
     def release(
@@ -129,6 +203,19 @@ class StepSession(Protocol):
 
     def evidence(self) -> tuple[Evidence, ...]:
         """What was collected."""
+        ...
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """A session that sees every real step, canaries of other sessions included."""
+
+    def about_to_step(self, step: StepOracle) -> None:
+        """Look at the batch as it will be used."""
+        ...
+
+    def stepped(self, released: RowArray) -> None:
+        """Receive what the real step released, (d,)."""
         ...
 
 

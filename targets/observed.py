@@ -62,6 +62,7 @@ class TrainingFunction:
             train_accuracy=_accuracy(scores[clean], canaries.y[clean]),
             n_parameters=_n_parameters(model),
             claim=seen.claim(self.delta),
+            ledger=seen.ledger,
             accounted=seen.accounted(),
             evidence=seen.evidence(),
             findings=seen.findings(),
