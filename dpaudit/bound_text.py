@@ -14,7 +14,7 @@ from dpaudit.record import AuditRecord
 from dpaudit.scores import Scores
 from dpaudit.verdict import Status
 
-_fill = partial(fill, width=100, break_long_words=False, break_on_hyphens=False)
+wrapped = partial(fill, width=100, break_long_words=False, break_on_hyphens=False)
 _HEADINGS = ("estimator", "bound", "ceiling", "detectable", "alpha", "decides")
 
 
@@ -35,13 +35,13 @@ def describe(record: AuditRecord, scores: Scores, lines: Sequence[Line], refused
         *(f"The control was {'' if t.caught else 'not '}caught." for t in record.targets[1:]),
     ]
     parts = [
-        *(_fill(text) for text in before),
+        *(wrapped(text) for text in before),
         "",
         *aligned((_HEADINGS, *rows)),
         "",
-        *(_fill(text, subsequent_indent="  ") for text in after),
+        *(wrapped(text, subsequent_indent="  ") for text in after),
         "",
-        _fill(f"{target.verdict.status}: {target.verdict.reason}"),
+        wrapped(f"{target.verdict.status}: {target.verdict.reason}"),
     ]
     return "\n".join(parts)
 

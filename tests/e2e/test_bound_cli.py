@@ -121,3 +121,31 @@ def test_no_training_framework_is_loaded(folder: Path) -> None:
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_power_and_plan_print_what_could_be_shown(folder: Path) -> None:
+    power = dpaudit(folder, "power", "--epsilon", "4", "--observations", "50", "--runs", "3", "--json")
+    assert power.returncode == 0, power.stderr
+    names = {row["name"].split(":")[0] for row in json.loads(power.stdout)}
+    assert names == {"independent-runs", "known-null", "several-runs", "one-run"}
+    plan = dpaudit(folder, "plan", "--set", "recipe.epochs=2")
+    assert plan.returncode == 0, plan.stderr
+    assert "step-canary" in plan.stdout
+    assert "detectable" in plan.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("power",), "--epsilon"),
+        (("power", "--epsilon", "1", "--observations", "1"), "observations=1"),
+        (("plan", "nowhere.toml"), "nowhere.toml"),
+        (("plan", "--set", "attack.lira=1"), "attacks"),
+    ],
+)
+def test_mistakes_of_planning(folder: Path, arguments: tuple[str, ...], expected: str) -> None:
+    done = dpaudit(folder, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("dpaudit: Expected ")
+    assert done.stderr.count("\n") == 1
+    assert expected in done.stderr

@@ -1,0 +1,250 @@
+"""What each attack of a plan could show of each audited target, before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from dpaudit import accounting, measure
+from dpaudit.canary import Pool
+from dpaudit.claim import Adjacency, Claim, Ledger, Phase
+from dpaudit.errors import UsageError
+from dpaudit.estimate import Estimate
+from dpaudit.evidence import Access, Guesses, KnownNull, NoiseSample, Replay
+from dpaudit.plan import AuditPlan, TargetPlan
+from dpaudit.prospects import TWICE, Prospect
+from dpaudit.protocols import ModelAttack
+from dpaudit.stats import clusters, known_null, noise, power, reconstruction
+from dpaudit.stats.family import Family, GaussianFamily
+from dpaudit.stats.multiplicity import split
+from dpaudit.trial import attacks_of, pool_of
+
+_DRAWS = 5
+_STATE = "state --claim-noise-multiplier, --sample-rate and --steps"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What is known of a target before it is trained.
+
+    Attributes:
+        claim: with its ledger, or with the declared epsilon alone.
+        parameters: sizes of the model's parameters; empty where they are not known.
+    """
+
+    claim: Claim
+    parameters: tuple[int, ...] = ()
+
+
+def of_plan(plan: AuditPlan, folder: Path, ledger: Ledger = ()) -> dict[str, tuple[Planned, list[Prospect]]]:
+    """Prospects of every audited target, by its name.
+
+    Args:
+        plan: the audit plan.
+        folder: where the user's modules are.
+        ledger: the steps that training will make, where the plan does not say.
+
+    Raises:
+        UsageError: nothing is known of the claim of a target.
+    """
+    pool = pool_of(plan, folder)
+    alphas = split(plan.alpha, {target.name: 1.0 for target in plan.targets})
+    found = {}
+    for target in plan.targets:
+        if target.role == "audited":
+            planned = _planned(plan, target, pool, ledger)
+            shares = split(alphas[target.name], measure.weights(plan))
+            found[target.name] = planned, list(_of_target(plan, planned, pool, shares))
+    return found
+
+
+def _planned(plan: AuditPlan, target: TargetPlan, pool: Pool, ledger: Ledger) -> Planned:
+    options = plan.options_of(target)
+    sizes: tuple[int, ...] = ()
+    if target.train == "opacus":
+        hidden = options.get("hidden", (32,))
+        widths = [math.prod(pool.x.shape[1:]), *hidden, int(pool.y.max()) + 1]
+        sizes = tuple(size for a, b in pairwise(widths) for size in (a * b, b))
+        ledger = ledger or _opacus_ledger(options, len(pool.y) // 2)
+    if ledger:
+        epsilon = accounting.pld_epsilon(ledger, plan.delta)
+        return Planned(
+            claim=Claim(epsilon=epsilon, delta=plan.delta, ledger=ledger, source="PLD, from the plan"),
+            parameters=sizes,
+        )
+    if target.claim is not None:
+        return Planned(claim=Claim(epsilon=target.claim.epsilon, delta=plan.delta, source="the plan"))
+    raise UsageError(
+        f"Expected the settings of DP-SGD for target {target.name!r}, found train={target.train!r}, which "
+        f"says them only when it runs: {_STATE}, or give the target a claim."
+    )
+
+
+def _opacus_ledger(options: dict[str, Any], records: int) -> Ledger:
+    """The steps of Opacus's own loader: Poisson batches at rate 1 / len(loader)."""
+    sigma = float(options.get("noise_multiplier", 1.5))
+    batches = math.ceil(records / int(options.get("batch_size", 64)))
+    if sigma <= 0:
+        raise UsageError(f"Expected noise_multiplier={sigma!r} above 0 in an audited target. Set it so.")
+    steps = batches * int(options.get("epochs", 40))
+    return (Phase(noise_multiplier=sigma, sample_rate=1 / batches, steps=steps),)
+
+
+def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, float]) -> Iterator[Prospect]:
+    claim = planned.claim
+    for name, attack in attacks_of(plan).items():
+        alpha = shares[name]
+        empty = Prospect(name=name, observations="-", alpha=alpha)
+        if isinstance(attack, ModelAttack):
+            yield _runs(plan, attack, pool, claim, alpha)
+        elif not claim.ledger:
+            yield replace(empty, note=f"the steps are not known: {_STATE}")
+        elif hasattr(attack, "references") and hasattr(attack, "replays"):
+            yield _step_ranks(attack, claim, alpha)
+        elif hasattr(attack, "candidates") and hasattr(attack, "games"):
+            yield _games(attack, claim, alpha)
+        elif hasattr(attack, "stride") and hasattr(attack, "repeats"):
+            yield _noise(attack, planned, alpha)
+        else:
+            yield replace(empty, note="this attack does not say what it could show")
+
+
+def _steps(claim: Claim) -> int:
+    return sum(phase.steps for phase in claim.ledger)
+
+
+def _prospect(name: str, observations: str, estimate: Estimate, *, expected: float | None) -> Prospect:
+    return Prospect(
+        name=name,
+        observations=observations,
+        alpha=estimate.alpha,
+        claimed=estimate.claimed_epsilon,
+        expected=expected,
+        ceiling=estimate.ceiling,
+        detectable=estimate.detectable,
+    )
+
+
+def _step_ranks(attack: Any, claim: Claim, alpha: float) -> Prospect:
+    family = accounting.family_for(claim)
+    n, references = _steps(claim) * (int(attack.replays) + 1), int(attack.references)
+    evidence = KnownNull(
+        p_values=np.full(n, 0.5),
+        n_references=references,
+        unit="step",
+        source=attack.name,
+        access=Access.STEP,
+    )
+    could = known_null.fixed(evidence, family, alpha=alpha)
+    expected = power.expected_bound(family, n, alpha=alpha, n_references=references, unit="step")
+    needed = power.observations_needed(
+        family, TWICE * claim.epsilon, alpha=alpha, n_references=references, unit="step"
+    )
+    return replace(
+        _prospect(attack.name, f"{n:,} steps", could, expected=expected),
+        needed="" if needed is None else f"{needed:,} steps",
+    )
+
+
+def _games(attack: Any, claim: Claim, alpha: float) -> Prospect:
+    family = accounting.family_for(claim)
+    games, baseline = _steps(claim) * int(attack.games), 1.0 / int(attack.candidates)
+    won = reconstruction.success_limit(family, baseline, "step", scale=family.claimed_scale)
+    evidence = Guesses(
+        successes=round(games * won),
+        trials=games,
+        baseline=baseline,
+        unit="step",
+        source=attack.name,
+        access=Access.STEP,
+    )
+    estimate = reconstruction.guesses(evidence, family, alpha=alpha)
+    return replace(
+        _prospect(attack.name, f"{games:,} games", estimate, expected=estimate.epsilon_lower),
+        note="if every batch holds enough candidates; real records leak less than the best canary",
+    )
+
+
+def _noise(attack: Any, planned: Planned, alpha: float) -> Prospect:
+    looked = min(int(attack.steps), math.ceil(_steps(planned.claim) / int(attack.stride)))
+    if not planned.parameters:
+        return Prospect(
+            name=attack.name,
+            observations=f"{looked} steps",
+            alpha=alpha,
+            note="sensitivity and control flow exactly; the noise as well as the model has parameters",
+        )
+    sigma, draws = planned.claim.ledger[0].noise_multiplier, looked * (int(attack.repeats) - 1)
+    evidence = Replay(
+        sensitivity=1.0,
+        sensitivity_where="imagined",
+        noise=tuple(
+            NoiseSample(
+                where=str(i), sum_of_squares=sigma**2 * size * draws, count=size * draws, claimed_std=sigma
+            )
+            for i, size in enumerate(planned.parameters)
+        ),
+        executions=draws,
+        steps=looked,
+    )
+    estimate = noise.replay(evidence, accounting.family_for(planned.claim), alpha=alpha)
+    count = sum(planned.parameters) * draws
+    return _prospect(attack.name, f"{count:,} noises", estimate, expected=estimate.epsilon_lower)
+
+
+def _runs(plan: AuditPlan, attack: ModelAttack, pool: Pool, claim: Claim, alpha: float) -> Prospect:
+    """Ranks of the members of whole runs, as `measure` takes them: replace-one, clustered by run."""
+    total = plan.shadows + 1
+    runs = (total + 1) // 2 if attack.shadows else total
+    each = int(pool.canary.sum()) or len(pool.y)
+    inside, outside = each // 2, each - each // 2
+    words = f"{runs} runs of {inside}"
+    if runs < 2 or (attack.shadows and total - runs < 2) or outside < 2:
+        return Prospect(name=attack.name, observations=words, alpha=alpha, note="too few runs for a bound")
+    family = _replace_one(claim)
+    rng = np.random.default_rng(plan.seed)
+    draws = [
+        clusters.clustered(_imagined(attack, family, runs, inside, outside, rng), family, alpha=alpha)
+        for _ in range(_DRAWS)
+    ]
+    expected = median(draw.epsilon_lower or 0.0 for draw in draws)
+    found = sorted(draws, key=lambda draw: draw.detectable or math.inf)[_DRAWS // 2]
+    return replace(
+        _prospect(attack.name, words, found, expected=expected),
+        note="if every record leaks what the claim allows; by the curve of a Gaussian mechanism",
+    )
+
+
+def _replace_one(claim: Claim) -> GaussianFamily | Family:
+    """A Gaussian mechanism with the epsilon of the claim under replace-one neighbours; fast to invert."""
+    epsilon = claim.epsilon
+    if claim.ledger:
+        epsilon = accounting.pld_epsilon(claim.ledger, claim.delta, Adjacency.REPLACE_ONE)
+        claim = Claim(epsilon=epsilon, delta=claim.delta, adjacency=Adjacency.REPLACE_ONE)
+    bare = replace(claim, ledger=())
+    return accounting.family_for(bare, adjacency=Adjacency.REPLACE_ONE)
+
+
+def _imagined(
+    attack: ModelAttack, family: Family, runs: int, inside: int, outside: int, rng: np.random.Generator
+) -> KnownNull:
+    mu = family.mu if isinstance(family, GaussianFamily) else 1.0
+    # Of K - 1 exchangeable references, those above a score are binomial given it.
+    above = rng.binomial(outside - 1, ndtr(-(rng.normal(size=runs * inside) + mu)))
+    return KnownNull(
+        p_values=(1.0 + above) / outside,
+        n_references=outside - 1,
+        unit="run",
+        source=attack.name,
+        access=attack.access,
+        adjacency=Adjacency.REPLACE_ONE,
+        cluster=np.repeat(np.arange(runs), inside),
+    )
