@@ -1,0 +1,127 @@
+"""Bounds from independent runs with and without the canary that hold whenever one stops looking.
+
+A wealth that starts at 1 and is bet on in or out, at odds that no mechanism under the claim beats, reaches
+1 / alpha with probability at most alpha (Ville). The bets are certified for the curve of the claim, be it
+Gaussian, a ledger's or a bare (epsilon, delta), whatever the scores are (`certified`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dpaudit.check import FloatArray, finite
+from dpaudit.errors import UsageError
+from dpaudit.estimate import Estimate
+from dpaudit.evidence import TwoSample
+from dpaudit.stats.betting import CELLS, Round, ScorePlan, planned_cells, rounds
+from dpaudit.stats.certified import cells_of, numeraire, pair
+from dpaudit.stats.family import Family
+from dpaudit.stats.inversion import Found, check_inputs, conclude, detectable_epsilon, epsilon_at
+from dpaudit.stats.tradeoff import TradeOff
+
+__all__ = ["ScorePlan", "anytime", "log_wealth"]
+
+_UNLUCKY = 1.2816
+
+
+def log_wealth(curve: TradeOff, played: Sequence[Round]) -> FloatArray:
+    """(n,) logarithm of the wealth after each pair that was bet on, against one curve.
+
+    Both scores of a pair are bet on before either is seen. With E0 and E1 their mean payoffs,
+    E0 E1 <= ((E0 + E1) / 2)^2 <= 1, so that an alternating design is as good as fair coins.
+    Costs n and one projection per round.
+    """
+    against = pair(curve)
+    gains = [np.zeros(0)]
+    for each in played:
+        belief = each.belief(against)
+        if belief is None:
+            gains.append(np.zeros(each.cell_in.size))
+            continue
+        payoff = numeraire(belief, against)
+        gains.append(payoff[each.cell_in, 1] + payoff[each.cell_out, 0])
+    return np.cumsum(np.concatenate(gains))
+
+
+def anytime(evidence: TwoSample, family: Family, *, alpha: float, plan: ScorePlan | None = None) -> Estimate:
+    """Bound that stays valid when runs are added, or no longer added, because of what was seen.
+
+    Scores enter by their order only. Without a plan what to bet is learned from earlier pairs, and the
+    first eight pairs are not bet on.
+
+    Args:
+        evidence: pairs (one run with, one without) in observation order; surplus runs are left out.
+        family: under the adjacency of the evidence. With `EpsilonDeltaFamily` nothing beyond
+            (epsilon, delta) is assumed.
+        alpha: error probability over all stopping times together.
+        plan: what to expect of scores, pre-registered.
+
+    Returns:
+        An estimate; without pairs one that says so. Costs 30 curves of the family and, for each,
+        2.5 log(n / 8) projections.
+
+    Raises:
+        UsageError: no runs of one kind, scores that are not finite, or another adjacency.
+    """
+    check_inputs(evidence.adjacency, family, alpha)
+    scores_in, scores_out = finite("scores_in", evidence.scores_in), finite("scores_out", evidence.scores_out)
+    n = min(scores_in.size, scores_out.size)
+    if not n and max(scores_in.size, scores_out.size):
+        raise UsageError(
+            f"Expected runs of both kinds, found {scores_in.size} with and {scores_out.size} without the "
+            "canary. Train some of the other kind."
+        )
+    found = _invert(scores_out[:n], scores_in[:n], family, alpha, plan) if n else Found()
+    return conclude(
+        evidence,
+        family,
+        found,
+        alpha=alpha,
+        method="certified betting, anytime" + ("" if plan is None else ", planned"),
+        n=2 * n,
+        assumptions=("the runs are independent, and paired in the order in which they were made",),
+    )
+
+
+def _invert(
+    scores_out: FloatArray, scores_in: FloatArray, family: Family, alpha: float, plan: ScorePlan | None
+) -> Found:
+    n = scores_in.size
+
+    def p_value(played: Sequence[Round], scale: float) -> float:
+        return math.exp(-max(log_wealth(family.curve(scale), played).max(initial=0.0), 0.0))
+
+    played = list(rounds(scores_out, scores_in, plan))
+    far = np.arange(1.0, n + 1) * 1e6
+    best = list(rounds(-far, far, plan))
+    return Found(
+        epsilon_lower=epsilon_at(lambda scale: p_value(played, scale), family, alpha),
+        p_value=p_value(played, family.claimed_scale),
+        ceiling=epsilon_at(lambda scale: p_value(best, scale), family, alpha),
+        detectable=detectable_epsilon(_power(family, n, alpha, plan), family),
+    )
+
+
+def _power(family: Family, n: int, alpha: float, plan: ScorePlan | None) -> Callable[[float], float]:
+    """Whether the wealth reaches 1 / alpha in nine of ten audits, by its normal approximation."""
+    claim = pair(family.curve(family.claimed_scale))
+    # What learning costs a one-parameter belief.
+    needed = -math.log(alpha) + (0.5 * math.log(n) if plan is None else 0.0)
+
+    def power(scale: float) -> float:
+        law = pair(family.curve(scale))
+        if plan is None:
+            truth = belief = cells_of(law, CELLS)
+        else:
+            # Normal scores as far apart as the curve is at its middle.
+            middle = 2 * float(np.interp(0.5, law.pooled, law.knots))
+            truth, belief = planned_cells(plan, middle), planned_cells(plan, plan.mu)
+        payoff = numeraire(np.maximum(belief, 1e-12), claim)
+        mean = np.sum(truth * payoff, axis=0)
+        deviation = math.sqrt(max(n * float(np.sum(truth * (payoff - mean) ** 2)), 0.0))
+        return float(n * float(mean.sum()) - _UNLUCKY * deviation >= needed)
+
+    return power
