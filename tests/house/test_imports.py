@@ -43,7 +43,7 @@ def copy(tmp_path):
     [
         ("dpaudit/gate.py", "import torch"),
         ("dpaudit/claim.py", "import dpaudit.record"),
-        ("attacks/replay.py", "import dpaudit.targets.models"),
+        ("attacks/__init__.py", "import dpaudit.targets.models"),
         ("reports/view.py", "import dpaudit.run"),
     ],
 )
