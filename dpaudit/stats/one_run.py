@@ -235,21 +235,7 @@ def _estimate(
         plan = guess_plan(canaries, guesses)
         correct = right_guesses(evidence, np.array(plan.guesses), rng=rng)
         found = _invert(test, family, plan, correct, alpha)
-    return Estimate(
-        epsilon_lower=found.epsilon_lower,
-        delta=family.delta,
-        alpha=alpha,
-        adjacency=family.adjacency,
-        method=method,
-        source=evidence.source,
-        access=evidence.access,
-        ceiling=found.ceiling,
-        n_observations=canaries,
-        p_value=None if family.claimed_epsilon is None else found.p_value,
-        claimed_epsilon=family.claimed_epsilon,
-        detectable=found.detectable,
-        assumptions=(_COINS, family.assumption),
-    )
+    return conclude(evidence, family, found, alpha=alpha, method=method, n=canaries, assumptions=(_COINS,))
 
 
 def choices(evidence: Guesses, family: Family, *, alpha: float, canaries: int | None = None) -> Estimate:
