@@ -10,11 +10,26 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from dpaudit.claim import Claim, Phase
-from dpaudit.evidence import Finding, Guesses, KnownNull, NoiseSample, OneRun, Replay, TwoSample
+from dpaudit.evidence import (
+    Draws,
+    Finding,
+    Guesses,
+    KnownNull,
+    NoiseSample,
+    Note,
+    OneRun,
+    Replay,
+    Sampling,
+    TwoSample,
+)
+from dpaudit.protocols import Spending
 
 _NOUNS = {
     noun.__name__: noun
-    for noun in (Claim, Phase, Finding, Guesses, KnownNull, NoiseSample, OneRun, Replay, TwoSample)
+    for noun in (
+        Claim, Phase, Draws, Finding, Guesses, KnownNull, NoiseSample, Note, OneRun, Replay, Sampling, Spending,
+        TwoSample,
+    )
 }  # fmt: skip
 Arrays = dict[str, np.ndarray[Any, Any]]
 

@@ -111,12 +111,14 @@ class NoiseSample:
         sum_of_squares: of the noise, in units of the clipping norm squared.
         count: number of independent coordinates in it.
         claimed_std: the noise multiplier that the ledger says.
+        sensitivity: largest movement by one record within it, over the clipping norm; None if not measured.
     """
 
     where: str
     sum_of_squares: float
     count: int
     claimed_std: float
+    sensitivity: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,9 @@ class Replay:
         noise: one sample per parameter.
         executions: how many optimizer steps were executed.
         steps: at how many training steps.
+        tolerance: excess of the sensitivity over 1 that is rounding of the gradients' precision.
+        law: p-values of "the noise is normal and independent" by test, on the noise of all steps.
+        first_contradiction: executions up to the first contradiction beyond doubt; None without one.
     """
 
     sensitivity: float
@@ -136,8 +141,44 @@ class Replay:
     noise: tuple[NoiseSample, ...]
     executions: int
     steps: int
+    tolerance: float = 1e-3
+    law: tuple[tuple[str, float], ...] = ()
+    first_contradiction: int | None = None
     source: str = "replay"
     access: Access = Access.REPLAY
+    adjacency: Adjacency = Adjacency.ADD_REMOVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """The batches that one kind of loader handed out for T noisy steps.
+
+    Attributes:
+        records: (S,) numbers of the records, step after step; empty where only the sizes are known.
+        sizes: (T,) number of records in each step.
+        n_records: N, how many there are.
+        sample_rate: q, with which each record is said to enter each step by a coin of its own.
+        period: steps in one pass of the loader over its data; 0 where unknown.
+        where: the loader, in words.
+        public: why anybody can know the batches, such as "a generator seeded with 7"; else empty.
+    """
+
+    records: IntArray
+    sizes: IntArray
+    n_records: int
+    sample_rate: float
+    period: int = 0
+    where: str = "data loader"
+    public: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Which records entered which step of one run, by loader."""
+
+    draws: tuple[Draws, ...]
+    source: str = "sampler"
+    access: Access = Access.LEDGER
     adjacency: Adjacency = Adjacency.ADD_REMOVE
 
 
@@ -164,5 +205,24 @@ class Finding:
     access: Access = Access.REPLAY
 
 
-Evidence = KnownNull | TwoSample | OneRun | Guesses | Replay | Finding
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What a user should know although it contradicts no claim by itself.
+
+    Attributes:
+        check: name of the check.
+        where: the parameter, call or setting concerned.
+        measured: in words, with the number.
+        meaning: what follows for whoever relies on the guarantee.
+    """
+
+    check: str
+    where: str
+    measured: str
+    meaning: str
+    source: str = "replay"
+    access: Access = Access.REPLAY
+
+
+Evidence = KnownNull | TwoSample | OneRun | Guesses | Replay | Sampling | Finding | Note
 """Every kind of evidence."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dpaudit import ledger, measure
 from dpaudit.claim import Claim
 from dpaudit.estimate import Estimate
-from dpaudit.evidence import Finding
+from dpaudit.evidence import Access, Finding
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.protocols import View
 from dpaudit.record import Coverage, TargetRecord, TrialRecord
@@ -167,9 +167,11 @@ def verdict(
         return _inconclusive(
             f"{lost} trials were lost; run the same command again to repeat them.", guarantees
         )
-    able = [e for e in guarantees if e.claimed_epsilon is not None and e.ceiling > e.claimed_epsilon]
+    # That batches were drawn as stated says nothing of what was made of them.
+    looked = [e for e in guarantees if e.access is not Access.LEDGER]
+    able = [e for e in looked if e.claimed_epsilon is not None and e.ceiling > e.claimed_epsilon]
     if not able:
-        ceiling = max((e.ceiling for e in guarantees), default=0.0)
+        ceiling = max((e.ceiling for e in looked), default=0.0)
         return _inconclusive(
             f"No attack could have refuted {_number(claim.epsilon)}: "
             f"the ceiling of this audit is {_number(ceiling)}.",

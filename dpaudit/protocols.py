@@ -10,11 +10,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpaudit.canary import Canaries
-from dpaudit.check import FloatArray
+from dpaudit.check import FloatArray, IntArray
 from dpaudit.claim import Claim, Ledger
 from dpaudit.evidence import Access, Evidence, Finding
 
 RowArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """Epsilon over the course of training, as the run's own accountant states it.
+
+    Attributes:
+        accountant: in words.
+        delta: at which it was asked.
+        steps: (k,) noisy steps so far.
+        epsilon: (k,) stated after so many.
+    """
+
+    accountant: str
+    delta: float
+    steps: FloatArray
+    epsilon: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The records of one noisy step, as the data loader handed them out.
+
+    Attributes:
+        records: (b,) their numbers; empty where only the size is known.
+        size: b.
+        n_records: how many records there are.
+        sample_rate: with which each is said to enter the step.
+        period: steps in one pass over the data; 0 where unknown.
+        where: the loader, in words.
+        public: why the batch is known to anybody; else empty.
+    """
+
+    records: IntArray
+    size: int
+    n_records: int
+    sample_rate: float
+    period: int
+    where: str
+    public: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +74,7 @@ class View:
         findings: contradictions seen by the observer of the run.
         weights_sha256: hash of the final weights.
         seconds: how long the run took.
+        spending: epsilon over the course of training, by accountant.
         stopped: at which step an attack stopped the run; None if it ran to its end. A stopped run has no
             final model: `scores` are empty, (n, 0), and the accuracies NaN.
     """
@@ -50,6 +91,7 @@ class View:
     findings: tuple[Finding, ...] = ()
     weights_sha256: str = ""
     seconds: float = 0.0
+    spending: tuple[Spending, ...] = ()
     stopped: int | None = None
 
 
@@ -216,6 +258,15 @@ class Watcher(Protocol):
 
     def stepped(self, released: RowArray) -> None:
         """Receive what the real step released, (d,)."""
+        ...
+
+
+@runtime_checkable
+class BatchSession(Protocol):
+    """A session that sees the records of every noisy step of every optimizer."""
+
+    def drawn(self, batch: Batch) -> None:
+        """Receive the batch of the step that is about to be made."""
         ...
 
 

@@ -23,6 +23,7 @@ DATA: Mapping[str, str] = {
 ATTACKS: Mapping[str, str] = {
     "replay": "dpaudit.attacks.replay:ReplayAttack",
     "step-canary": "dpaudit.attacks.step_canary:StepCanary",
+    "sampler": "dpaudit.attacks.sampler:SamplerAttack",
     "prior-aware": "dpaudit.attacks.reconstruction.prior_aware:PriorAware",
     "loss-threshold": "dpaudit.attacks.membership.loss_threshold:LossThreshold",
     "lira": "dpaudit.attacks.membership.lira:Lira",

@@ -7,41 +7,59 @@ offered to the step attacks before it happens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
 import numpy as np
 from opacus import PrivacyEngine
 from opacus.optimizers import DPOptimizer
-from opacus.utils.uniform_sampler import (
-    DistributedUniformWithReplacementSampler,
-    UniformWithReplacementSampler,
-)
 
 from dpaudit.canary import Canaries
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase, Sampler
-from dpaudit.evidence import Evidence, Finding
-from dpaudit.protocols import StepAttack, StepSession
+from dpaudit.evidence import Evidence, Finding, Note
+from dpaudit.protocols import Batch, BatchSession, Spending, StepAttack, StepSession
+from dpaudit.targets import remarks
+from dpaudit.targets.books import Books
+from dpaudit.targets.bypass import Bypass
+from dpaudit.targets.draws import Loaders, Rule, Taken, root_of
 from dpaudit.targets.probe import OptimizerProbe
 
 _ACTIVE: ContextVar[Observation | None] = ContextVar("observation", default=None)
-_POISSON = (UniformWithReplacementSampler, DistributedUniformWithReplacementSampler)
+_Settings = tuple[float, float, float, Sampler]
 
 
 class Observation:
     """What was seen of one training run."""
 
-    def __init__(self, attacks: Sequence[StepAttack], canaries: Canaries, rng: np.random.Generator):
+    def __init__(
+        self,
+        attacks: Sequence[StepAttack],
+        canaries: Canaries,
+        rng: np.random.Generator,
+        seeds: Sequence[int] = (),
+    ):
         self._rng = rng
-        self._unused: Sequence[StepSession] = tuple(attack.begin(canaries, rng) for attack in attacks)
-        self.sessions = self._unused
-        self.engine: PrivacyEngine | None = None
-        self._sampling: dict[int, tuple[float, Sampler]] = {}
-        self._phases: list[Phase] = []
-        self.batch_sizes: list[int] = []
-        self.dataset_size = int(canaries.member.sum())
+        self.sessions: Sequence[StepSession] = tuple(attack.begin(canaries, rng) for attack in attacks)
+        self._batch_sessions = tuple(s for s in self.sessions if isinstance(s, BatchSession))
+        self._unused = tuple(s for s in self.sessions if not isinstance(s, BatchSession))
+        self.engines: list[PrivacyEngine] = []
+        self.optimizers: list[DPOptimizer] = []
+        self.loaders = Loaders(seeds)
+        self.books = Books()
+        self.bypass = Bypass(self.loaders)
+        self._returned: dict[int, tuple[Any, Rule]] = {}
+        self._phases: dict[_Settings, int] = {}
+        self._steps: list[remarks.Step] = []
+        self._seeds = tuple(seeds)
+        self.dataset_size = int(canaries.member.sum()) or None
+
+    @property
+    def engine(self) -> PrivacyEngine | None:
+        """The engine that made an optimizer private last."""
+        return self.engines[-1] if self.engines else None
 
     def claim_sessions(self) -> Sequence[StepSession]:
         """Hand the sessions to the first optimizer that steps; later ones are only counted."""
@@ -53,98 +71,133 @@ class Observation:
         return int(self._rng.integers(2**62))
 
     def engine_made(self, engine: PrivacyEngine, optimizer: DPOptimizer, loader: Any) -> None:
-        """Write down how the loader that Opacus returned draws its batches."""
-        self.engine = engine
-        sampler = getattr(loader, "batch_sampler", None)
+        """Write down how the loader that Opacus returned says that it draws its batches."""
+        if all(engine is not known for known in self.engines):
+            self.engines.append(engine)
+        self.books.open(engine.accountant)
         self.dataset_size = len(loader.dataset)
-        if isinstance(sampler, _POISSON):
-            self._sampling[id(optimizer)] = (float(sampler.sample_rate), Sampler.POISSON)
-        else:
-            self._sampling[id(optimizer)] = (1.0 / len(loader), Sampler.SHUFFLE)
+        root = root_of(loader._index_sampler)
+        self._returned[id(optimizer)] = (root, self.loaders.rule(root, loader.dataset))
+
+    def optimizer_made(self, optimizer: DPOptimizer) -> None:
+        """Take its steps down from now on."""
+        self.optimizers.append(optimizer)
+        self.bypass.private(optimizer)
+        OptimizerProbe(optimizer, self)
 
     def step_made(self, optimizer: DPOptimizer, batch_size: int | None) -> int:
         """Enter one noisy step into the ledger and return the index of its phase."""
-        rate, sampler = self._sampling.get(id(optimizer), (1.0, Sampler.UNKNOWN))
-        norm = float(np.linalg.norm(np.atleast_1d(np.asarray(optimizer.max_grad_norm, dtype=float))))
+        root, stated = self._returned.get(id(optimizer), (None, None))
+        taken = self.loaders.taken(batch_size, [known for known, _ in self._returned.values()])
+        self.bypass.private_step(optimizer)
+        rule = _rule(taken, stated)
+        size = batch_size if batch_size is not None else taken.records.size if taken else None
+        if rule is not None and size is not None:
+            self._show(rule, taken, size)
+        self._steps.append(remarks.step_of(taken, batch_size, root, stated))
         noise = float(optimizer.noise_multiplier)
-        if batch_size is not None:
-            self.batch_sizes.append(batch_size)
-        last = self._phases[-1] if self._phases else None
-        if last and (last.noise_multiplier, last.sample_rate, last.max_grad_norm) == (noise, rate, norm):
-            steps = last.steps + 1
-            self._phases.pop()
-        else:
-            steps = 1
-        self._phases.append(
-            Phase(noise_multiplier=noise, sample_rate=rate, steps=steps, max_grad_norm=norm, sampler=sampler)
+        norm = float(np.linalg.norm(np.atleast_1d(np.asarray(optimizer.max_grad_norm, dtype=float))))
+        rate, sampler = (rule.sample_rate, rule.sampler) if rule else (1.0, Sampler.UNKNOWN)
+        settings = (noise, rate, norm, sampler)
+        self._phases[settings] = self._phases.get(settings, 0) + 1
+        return list(self._phases).index(settings)
+
+    def _show(self, rule: Rule, taken: Taken | None, size: int) -> None:
+        known = taken is not None and taken.records.size * taken.copies == size
+        batch = Batch(
+            records=taken.records if taken is not None and known else np.zeros(0, dtype=np.int64),
+            size=taken.records.size if taken is not None and known else size,
+            n_records=rule.n_records,
+            sample_rate=rule.sample_rate,
+            period=rule.period,
+            where=rule.where,
+            public=rule.public,
         )
-        return len(self._phases) - 1
+        for session in self._batch_sessions:
+            session.drawn(batch)
 
     @property
     def ledger(self) -> Ledger:
-        """The phases as they ran."""
-        return tuple(self._phases)
+        """The phases as they ran, by their settings, in the order of their first steps."""
+        return tuple(
+            Phase(noise_multiplier=noise, sample_rate=rate, steps=steps, max_grad_norm=norm, sampler=sampler)
+            for (noise, rate, norm, sampler), steps in self._phases.items()
+        )
 
     def claim(self, delta: float) -> Claim | None:
-        """What the run's own accountant states, with the ledger as it ran; None without an engine."""
-        if self.engine is None:
+        """What the run's own accountants state together, with the ledger as it ran; None without any.
+
+        Steps of an earlier session, which a loaded accountant knows of, are taken at its word.
+        """
+        if not self.books.accountants:
             return None
-        history = self.engine.accountant.history
-        epsilon = float(self.engine.get_epsilon(delta)) if history else 0.0
+        names = self.books.mechanisms()
+        source = f"opacus {names[0]} accountant" if len(names) == 1 else f"{len(names)} opacus accountants"
         return Claim(
-            epsilon=max(epsilon, 0.0),
+            epsilon=self.books.epsilon(delta),
             delta=delta,
             adjacency=Adjacency.ADD_REMOVE,
-            ledger=self.ledger,
-            source=f"opacus {self.engine.accountant.mechanism()} accountant",
+            ledger=(*self.ledger, *self.books.before()) if self._phases else (),
+            source=source,
             dataset_size=self.dataset_size,
         )
 
     def accounted(self) -> Ledger:
-        """The phases that the run's accountant was told of."""
-        history = self.engine.accountant.history if self.engine is not None else []
-        return tuple(
-            Phase(noise_multiplier=float(sigma), sample_rate=float(rate), steps=int(steps))
-            for sigma, rate, steps in history
-        )
+        """The phases that the run's accountants were told of."""
+        return self.books.told()
+
+    def spending(self, delta: float) -> tuple[Spending, ...]:
+        """Epsilon over the course of training, as the run's accountants state it."""
+        return self.books.spending(delta)
 
     def evidence(self) -> tuple[Evidence, ...]:
-        """What the step attacks collected."""
-        return tuple(item for session in self.sessions for item in session.evidence())
+        """What the step attacks collected, and what a user should know."""
+        collected = tuple(item for session in self.sessions for item in session.evidence())
+        return (*collected, *self.notes())
 
-    def findings(self) -> tuple[Finding, ...]:
-        """Contradictions between the sampling that was declared and the batches that came.
+    def findings(self, delta: float | None = None) -> tuple[Finding, ...]:
+        """Contradictions between what was declared and what came, that need no statistics.
 
-        A Poisson sampler's batch sizes have variance N*q*(1-q). That all of at least 20 batches but the
-        last of an epoch have one size, where the expected variance is above 4, has a probability
-        below (0.2)^19 under Poisson sampling: it is treated as certain.
+        Args:
+            delta: at which epsilons are stated; None leaves them out.
         """
-        poisson = [p for p in self._phases if p.sampler is Sampler.POISSON]
-        if not poisson or len(self.batch_sizes) < 20:
-            return ()
-        rate = poisson[0].sample_rate
-        variance = self.dataset_size * rate * (1 - rate)
-        _, counts = np.unique(self.batch_sizes, return_counts=True)
-        if variance > 4 and counts.max() >= 0.9 * len(self.batch_sizes):
-            return (
-                Finding(
-                    check="sampler",
-                    where="batch sizes",
-                    expected=f"Poisson batches with variance {variance:.1f}",
-                    measured=f"{counts.max()} of {len(self.batch_sizes)} batches of one size",
-                    epsilon=None,
-                    remedy="Train on the loader that make_private returned.",
-                ),
-            )
-        return ()
+        return (
+            *remarks.findings(self._steps, self.ledger, delta),
+            *remarks.noise_seeds(self, self._seeds),
+            *self.bypass.findings(),
+        )
+
+    def notes(self) -> tuple[Note, ...]:
+        """What contradicts no claim by itself but limits what it is worth."""
+        return (*remarks.notes(self), *self.bypass.notes())
+
+
+def _rule(taken: Taken | None, stated: Rule | None) -> Rule | None:
+    """How the step's batch was drawn: as the loader says that was iterated, else nobody knows how."""
+    if taken is not None:
+        return taken.rule
+    if stated is None or stated.sampler is Sampler.FULL_BATCH:
+        return stated
+    return replace(stated, sampler=Sampler.UNKNOWN, where="batches of no DataLoader", public="")
 
 
 @contextmanager
 def observe(
-    attacks: Sequence[StepAttack], canaries: Canaries, rng: np.random.Generator
+    attacks: Sequence[StepAttack],
+    canaries: Canaries,
+    rng: np.random.Generator,
+    *,
+    seeds: Sequence[int] = (),
 ) -> Iterator[Observation]:
-    """Instrument every `PrivacyEngine` and `DPOptimizer` made inside, and undo it afterwards."""
-    observation = Observation(attacks, canaries, rng)
+    """Instrument every `PrivacyEngine` and `DPOptimizer` made inside, and undo it afterwards.
+
+    Args:
+        attacks: that ride along.
+        canaries: of the run.
+        rng: of the attacks.
+        seeds: that the caller hands to the training code; a generator seeded with one is not public.
+    """
+    observation = Observation(attacks, canaries, rng, seeds)
     make_private, initialise = PrivacyEngine.make_private, DPOptimizer.__init__
 
     @wraps(make_private)
@@ -156,17 +209,20 @@ def observe(
     @wraps(initialise)
     def observed_initialise(optimizer: DPOptimizer, /, *args: Any, **kwargs: Any) -> None:
         initialise(optimizer, *args, **kwargs)
-        OptimizerProbe(optimizer, observation)
+        observation.optimizer_made(optimizer)
 
-    PrivacyEngine.make_private = observed_make_private
-    DPOptimizer.__init__ = observed_initialise
     token = _ACTIVE.set(observation)
-    try:
-        yield observation
-    finally:
-        _ACTIVE.reset(token)
-        PrivacyEngine.make_private = make_private
-        DPOptimizer.__init__ = initialise
+    with ExitStack() as stack:
+        for watch in (observation.loaders.watch, observation.books.watch, observation.bypass.watch):
+            stack.enter_context(watch())
+        PrivacyEngine.make_private = observed_make_private
+        DPOptimizer.__init__ = observed_initialise
+        try:
+            yield observation
+        finally:
+            _ACTIVE.reset(token)
+            PrivacyEngine.make_private = make_private
+            DPOptimizer.__init__ = initialise
 
 
 def active() -> Observation | None:

@@ -51,7 +51,7 @@ class TrainingFunction:
         """
         start = time.perf_counter()
         rng = np.random.default_rng(seed)
-        with _seeded(seed), observe(attacks, canaries, rng) as seen:
+        with _seeded(seed), observe(attacks, canaries, rng, seeds=[seed]) as seen:
             model = self._call(canaries, seed, device)
         scores = log_probabilities(model, canaries.x, device)
         clean = canaries.member & ~canaries.canary
@@ -65,7 +65,8 @@ class TrainingFunction:
             ledger=seen.ledger,
             accounted=seen.accounted(),
             evidence=seen.evidence(),
-            findings=seen.findings(),
+            findings=seen.findings(self.delta),
+            spending=seen.spending(self.delta),
             weights_sha256=_hash(model),
             seconds=time.perf_counter() - start,
         )

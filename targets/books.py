@@ -1,0 +1,137 @@
+"""What accountants were told, and what they made of it, while training ran."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from opacus.accountants import GaussianAccountant, IAccountant, PRVAccountant, RDPAccountant
+
+from dpaudit.claim import Ledger, Phase
+from dpaudit.protocols import Spending
+
+_POINTS = 40
+_FEWEST = 8
+_SECONDS = 1.5
+History = list[tuple[float, float, int]]
+
+
+class Books:
+    """Every accountant that was given a step or belongs to an engine, in the order of appearance."""
+
+    def __init__(self) -> None:
+        self._accountants: list[IAccountant] = []
+        self._before: dict[int, History] = {}
+
+    def open(self, accountant: IAccountant) -> None:
+        """Know an accountant from now on, with what it was told before."""
+        if all(accountant is not known for known in self._accountants):
+            self._accountants.append(accountant)
+
+    @property
+    def accountants(self) -> tuple[IAccountant, ...]:
+        """Those known."""
+        return tuple(self._accountants)
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Take note of every step that any of Opacus's accountants is told of."""
+        originals: list[tuple[Any, Callable[..., Any]]] = [
+            (kind, kind.step) for kind in (RDPAccountant, PRVAccountant, GaussianAccountant)
+        ]
+
+        def watched(step: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(step)
+            def observed(accountant: IAccountant, /, *args: Any, **kwargs: Any) -> Any:
+                self.open(accountant)
+                self._before.setdefault(id(accountant), list(accountant.history))
+                return step(accountant, *args, **kwargs)
+
+            return observed
+
+        for kind, step in originals:
+            kind.step = watched(step)
+        try:
+            yield
+        finally:
+            for kind, step in originals:
+                kind.step = step
+
+    def told(self) -> Ledger:
+        """The phases that the accountants were told of, those loaded from elsewhere included."""
+        return tuple(_phase(entry) for known in self._accountants for entry in known.history)
+
+    def before(self) -> Ledger:
+        """The phases that accountants already had when their first step came: of an earlier session."""
+        return tuple(
+            _phase(entry) for known in self._accountants for entry in self._before.get(id(known), [])
+        )
+
+    def shared(self) -> bool:
+        """Whether two accountants write into one history, as after `load_state_dict` of one state."""
+        histories = [id(known.history) for known in self._accountants if known.history]
+        return len(set(histories)) < len(histories)
+
+    def epsilon(self, delta: float) -> float:
+        """What the accountants state together: their sum, each at its share of delta. 0 without steps."""
+        told = [known for known in self._accountants if known.history]
+        return sum(max(_figure(known, known.history, delta / len(told)), 0.0) for known in told)
+
+    def mechanisms(self) -> tuple[str, ...]:
+        """Names of the accountants that were told of steps; of all if none was."""
+        told = [known for known in self._accountants if known.history] or self._accountants
+        return tuple(known.mechanism() for known in told)
+
+    def spending(self, delta: float) -> tuple[Spending, ...]:
+        """Epsilon over the course of training, each accountant by itself.
+
+        The accountant is asked again at up to 40 checkpoints with its history cut there, and at fewer where
+        it takes long: what it would have said, without slowing training down.
+        """
+        return tuple(_spending(known, delta) for known in self._accountants if known.history)
+
+
+def _figure(accountant: IAccountant, history: History, delta: float) -> float:
+    """What an accountant of this kind says of a history; the accountant itself is left as it is."""
+    asked = copy.copy(accountant)
+    asked.history = list(history)
+    return float(asked.get_epsilon(delta))
+
+
+def _spending(accountant: IAccountant, delta: float) -> Spending:
+    history = list(accountant.history)
+    total = sum(int(steps) for _, _, steps in history)
+    start = time.perf_counter()
+    last = _figure(accountant, history, delta)
+    affordable = _SECONDS / max(time.perf_counter() - start, 1e-3)
+    points = int(np.clip(affordable, _FEWEST, _POINTS))
+    at = np.unique(np.round(np.linspace(1, total, min(points, total)))).astype(int)
+    values = [*(_figure(accountant, _cut(history, int(step)), delta) for step in at[:-1]), last]
+    return Spending(
+        accountant=f"opacus {accountant.mechanism()} accountant",
+        delta=delta,
+        steps=at.astype(np.float64),
+        epsilon=np.array([max(value, 0.0) if math.isfinite(value) else math.inf for value in values]),
+    )
+
+
+def _cut(history: History, steps: int) -> History:
+    """The first so many steps."""
+    kept: History = []
+    for sigma, rate, count in history:
+        if steps <= 0:
+            break
+        kept.append((sigma, rate, min(int(count), steps)))
+        steps -= int(count)
+    return kept
+
+
+def _phase(entry: tuple[float, float, int]) -> Phase:
+    sigma, rate, steps = entry
+    return Phase(noise_multiplier=float(sigma), sample_rate=min(float(rate), 1.0), steps=int(steps))

@@ -1,0 +1,149 @@
+"""Optimizer steps without clipping and noise, in code that also trains privately."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from opacus.optimizers import DPOptimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
+
+from dpaudit.evidence import Access, Finding, Note
+from dpaudit.targets.draws import Loaders
+
+_SOURCES = 64
+
+
+@dataclass(slots=True, kw_only=True)
+class Plain:
+    """Steps of one optimizer that no private optimizer stood before.
+
+    Attributes:
+        optimizer: which one.
+        steps: how many.
+        data: what the batches before them came from, by identity.
+        after: steps made once a private optimizer existed.
+    """
+
+    optimizer: torch.optim.Optimizer
+    steps: int = 0
+    after: int = 0
+    data: set[int] = field(default_factory=set)
+
+    @property
+    def words(self) -> str:
+        """The optimizer and what it updates."""
+        return f"{type(self.optimizer).__name__} over {len(parameters_of(self.optimizer))} parameters"
+
+
+class Bypass:
+    """Tells steps that were made through a `DPOptimizer` from those that were not."""
+
+    def __init__(self, loaders: Loaders):
+        self._loaders = loaders
+        self._private: dict[int, DPOptimizer] = {}
+        self._announced: dict[int, int] = {}
+        self._private_data: set[int] = set()
+        self._kept: dict[int, Any] = {}
+        self.private_steps = 0
+        self.plain: dict[int, Plain] = {}
+
+    def private(self, optimizer: DPOptimizer) -> None:
+        """Know a private optimizer and what it steps with."""
+        self._private[id(optimizer.original_optimizer)] = optimizer
+
+    def private_step(self, optimizer: DPOptimizer) -> None:
+        """A private optimizer is about to make a step with its underlying one."""
+        key = id(optimizer.original_optimizer)
+        self._announced[key] = self._announced.get(key, 0) + 1
+        self.private_steps += 1
+        self._private_data |= self._sources()
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Count the steps of every torch optimizer."""
+        handle = register_optimizer_step_post_hook(self._stepped)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        key = id(optimizer)
+        if self._announced.get(key, 0):
+            self._announced[key] -= 1
+            return
+        plain = self.plain.setdefault(key, Plain(optimizer=optimizer))
+        plain.steps += 1
+        plain.after += bool(self._private)
+        if len(plain.data) < _SOURCES:
+            plain.data |= self._sources()
+
+    def _sources(self) -> set[int]:
+        dataset = self._loaders.latest
+        found = sources(dataset)
+        if len(self._kept) < _SOURCES:
+            # Identities are only worth something while their owners live.
+            self._kept[id(dataset)] = dataset
+        return found
+
+    def findings(self) -> Iterator[Finding]:
+        """Private weights that were also moved by gradients of the private data without noise."""
+        trained = {id(p) for optimizer in self._private.values() for p in optimizer.params}
+        for key, plain in self.plain.items():
+            itself = key in self._private and plain.after
+            shares = any(id(p) in trained for p in parameters_of(plain.optimizer))
+            if not (itself or (shares and plain.data & self._private_data)):
+                continue
+            yield Finding(
+                check="steps without privacy",
+                where=plain.words,
+                expected="every update of these weights to be clipped and noised",
+                measured=f"{plain.steps} steps beside the {self.private_steps} private ones, on the same data",
+                epsilon=float("inf"),
+                remedy="Step with the optimizer that make_private returned, from the first step to the last.",
+                source="ledger",
+                access=Access.LEDGER,
+            )
+
+    def notes(self) -> Iterator[Note]:
+        """Other steps without privacy, whose data has to be public."""
+        if not self._private:
+            return
+        accused = {finding.where for finding in self.findings()}
+        for plain in self.plain.values():
+            if plain.words in accused:
+                continue
+            where = "the private data" if plain.data & self._private_data else "other data"
+            yield Note(
+                check="steps without privacy",
+                where=plain.words,
+                measured=f"{plain.steps} steps without clipping and noise, on {where}",
+                meaning="The guarantee is about the private steps alone: that data has to be public, or these "
+                "weights kept back.",
+                source="ledger",
+                access=Access.LEDGER,
+            )
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[Any]:
+    """Everything that an optimizer updates."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def sources(dataset: Any) -> set[int]:
+    """Identities of a data set, of what it is a part of, and of the memory that it reads."""
+    if dataset is None:
+        return set()
+    found = {id(dataset)}
+    if isinstance(dataset, Subset):
+        found |= sources(dataset.dataset)
+    elif isinstance(dataset, ConcatDataset):
+        found |= {source for part in dataset.datasets for source in sources(part)}
+    elif isinstance(dataset, TensorDataset):
+        found |= {tensor.data_ptr() for tensor in dataset.tensors if tensor.numel()}
+    return found

@@ -1,0 +1,286 @@
+"""What data loaders hand out, and which of it each noisy step was made of.
+
+The numbers of the records are taken where the loader that training iterates asks its sampler for them, so
+that what is recorded is what was drawn, whoever made the sampler.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from opacus.utils.uniform_sampler import (
+    DistributedUniformWithReplacementSampler,
+    UniformWithReplacementSampler,
+)
+from torch.utils.data import BatchSampler, RandomSampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from dpaudit.check import IntArray
+from dpaudit.claim import Sampler
+
+_POISSON = (UniformWithReplacementSampler, DistributedUniformWithReplacementSampler)
+_MEMORY = 4096
+_TYPED = 2**32
+_DEFAULT_SEED = torch.Generator().initial_seed()
+_NO_RECORDS: IntArray = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """How a loader says that it draws.
+
+    Attributes:
+        sampler: the kind.
+        sample_rate: with which a record enters a batch.
+        n_records: how many there are.
+        period: batches in one pass.
+        where: in words.
+        public: why its draws are known to anybody, else empty.
+    """
+
+    sampler: Sampler
+    sample_rate: float
+    n_records: int
+    period: int
+    where: str
+    public: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """The batch of one step.
+
+    Attributes:
+        records: their numbers; empty where the batch cannot be told.
+        rule: of the loader.
+        root: the loader's own sampler.
+        copies: gradient rows per record, where that is a whole number.
+        passed_over: sizes of batches of the same pass that were handed out before and not used.
+    """
+
+    records: IntArray
+    rule: Rule
+    root: Any
+    copies: int = 1
+    passed_over: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Handed:
+    records: IntArray
+    root: Any
+    rule: Rule
+    number: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pass:
+    """One pass of an iterator over its data: what it has drawn and not yet handed out."""
+
+    number: int
+    yielded: bool = False
+    waiting: deque[_Handed] = field(default_factory=deque)
+
+
+class Loaders:
+    """What was handed out since the last step.
+
+    Attributes:
+        latest: the data set that the last batch came from.
+    """
+
+    def __init__(self, seeds: Sequence[int] = ()):
+        self._secret = frozenset(seeds)
+        self._since: deque[_Handed] = deque(maxlen=_MEMORY)
+        self._last: Taken | None = None
+        self._passes = count()
+        self.latest: Any = None
+
+    def taken(self, rows: int | None, returned: Sequence[Any] = ()) -> Taken | None:
+        """The batch of the step that is about to be made.
+
+        Args:
+            rows: per-record gradients of the step, where they are formed.
+            returned: samplers of the loaders that Opacus returned, preferred where several would fit.
+
+        Returns:
+            The last batch again where none was handed out since; None where no loader is known.
+        """
+        groups: dict[int, list[_Handed]] = {}
+        for handed in self._since:
+            groups.setdefault(id(handed.root), []).append(handed)
+        self._since.clear()
+        if not groups:
+            return self._last
+        ordered = sorted(groups.values(), key=lambda group: any(group[0].root is root for root in returned))
+        fitting = [group for group in ordered if _sizes(group) == rows]
+        self._last = _assembled((fitting or ordered)[-1], rows)
+        return self._last
+
+    def rule(self, root: Any, dataset: Any) -> Rule:
+        """How a sampler says that it draws from a data set."""
+        return rule_of(root, dataset, self._secret)
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Record what every `DataLoader` hands out, in the order in which its user gets it."""
+        next_index, following = _BaseDataLoaderIter._next_index, _BaseDataLoaderIter.__next__
+
+        @wraps(next_index)
+        def recorded_index(iterator: Any) -> Any:
+            index = next_index(iterator)
+            self._drawn(iterator, index)
+            return index
+
+        @wraps(following)
+        def recorded_next(iterator: Any) -> Any:
+            batch = following(iterator)
+            current = self._pass(iterator)
+            current.yielded = True
+            if current.waiting:
+                # Workers draw ahead: a batch counts when training gets it.
+                self._since.append(current.waiting.popleft())
+                self.latest = iterator._dataset
+            return batch
+
+        _BaseDataLoaderIter._next_index, _BaseDataLoaderIter.__next__ = recorded_index, recorded_next
+        try:
+            yield
+        finally:
+            _BaseDataLoaderIter._next_index, _BaseDataLoaderIter.__next__ = next_index, following
+
+    def _drawn(self, iterator: Any, index: Any) -> None:
+        sampler, current = iterator._index_sampler, self._pass(iterator)
+        if current.yielded and iterator._num_yielded == 0:
+            # Persistent workers start the next pass with the same iterator.
+            current.waiting.clear()
+            current.number, current.yielded = next(self._passes), False
+        root = root_of(sampler)
+        current.waiting.append(
+            _Handed(
+                records=_numbers(index),
+                root=root,
+                rule=self.rule(root, iterator._dataset),
+                number=current.number,
+            )
+        )
+
+    def _pass(self, iterator: Any) -> _Pass:
+        known: _Pass | None = getattr(iterator, "_dpaudit_pass", None)
+        if known is None:
+            known = _Pass(number=next(self._passes))
+            iterator._dpaudit_pass = known
+        return known
+
+
+def root_of(sampler: Any) -> Any:
+    """The sampler that draws, beneath those that only split its batches."""
+    while not isinstance(sampler, BatchSampler) and hasattr(sampler, "max_batch_size"):
+        sampler = sampler.sampler
+    return sampler
+
+
+def rule_of(root: Any, dataset: Any, secret: frozenset[int] = frozenset()) -> Rule:
+    """How a sampler says that it draws from a data set.
+
+    Args:
+        root: as from `root_of`.
+        dataset: what its numbers refer to.
+        secret: seeds of generators that are not known to anybody, such as those that the audit chose.
+    """
+    n, length = _length(dataset), _length(root)
+    inner = root.sampler if isinstance(root, BatchSampler) else root
+    where = f"{type(root).__name__} over {type(inner).__name__}" if inner is not root else type(root).__name__
+    if isinstance(root, _POISSON):
+        kind, rate = Sampler.POISSON, effective_rate(float(root.sample_rate))
+    elif isinstance(inner, RandomSampler) and inner.replacement:
+        kind, rate = Sampler.UNKNOWN, min(1.0, (getattr(root, "batch_size", None) or 1) / max(n, 1))
+    else:
+        kind = Sampler.SHUFFLE if isinstance(root, BatchSampler) else Sampler.UNKNOWN
+        rate = 1.0 / max(length, 1)
+    if rate >= 1.0:
+        kind = Sampler.FULL_BATCH
+    return Rule(
+        sampler=kind,
+        sample_rate=rate,
+        n_records=n,
+        period=length,
+        where=where,
+        public=_public(getattr(inner, "generator", None), secret),
+    )
+
+
+def effective_rate(rate: float) -> float:
+    """Probability of `torch.rand() < rate`, which has 24 bits; the rate itself where that is within 0.1 %."""
+    really = math.ceil(rate * 2**24) / 2**24
+    return really if really > rate * 1.001 else rate
+
+
+def typed_seed(generator: Any) -> int | None:
+    """The seed of a generator that somebody wrote down; None if it was drawn, or there is none.
+
+    A fresh `torch.Generator` has the same seed everywhere; `Generator.seed()` draws 53 random bits.
+    """
+    try:
+        seed = int(generator.initial_seed())
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return None
+    return seed if seed < _TYPED or seed == _DEFAULT_SEED else None
+
+
+def _public(generator: Any, secret: frozenset[int]) -> str:
+    seed = typed_seed(generator) if generator is not None else None
+    if seed is None or seed in secret:
+        return ""
+    words = "that was never seeded" if seed == _DEFAULT_SEED else f"seeded with {seed}"
+    return f"a generator {words}: every run draws the same batches"
+
+
+def _assembled(group: list[_Handed], rows: int | None) -> Taken:
+    """Of the batches of one loader, those that the step's gradients are of: the last so many."""
+    used = group
+    for start in range(len(group)):
+        if _sizes(group[start:]) == rows:
+            used = group[start:]
+            break
+    total, before = _sizes(used), group[: len(group) - len(used)]
+    same_pass = [handed for handed in before if handed.number == used[-1].number]
+    rule = used[0].rule
+    return Taken(
+        records=np.concatenate([handed.records for handed in used]) if used else _NO_RECORDS,
+        rule=rule,
+        root=used[-1].root,
+        copies=rows // total if rows and total and rows % total == 0 else 1,
+        passed_over=tuple(handed.records.size for handed in same_pass),
+    )
+
+
+def _sizes(group: Sequence[_Handed]) -> int:
+    return sum(handed.records.size for handed in group)
+
+
+def _numbers(index: Any) -> IntArray:
+    """Record numbers of what a sampler yielded; none where those are not numbers."""
+    if isinstance(index, torch.Tensor):
+        index = index.tolist()
+    try:
+        array = np.atleast_1d(np.asarray(index))
+    except ValueError:
+        return _NO_RECORDS
+    return array.astype(np.int64) if array.dtype.kind in "iu" else _NO_RECORDS
+
+
+def _length(thing: Any) -> int:
+    try:
+        return len(thing)
+    except (TypeError, NotImplementedError):
+        return 0

@@ -1,0 +1,239 @@
+"""What the observed steps, loaders and accountants of one run say that needs no statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpaudit.accounting import pld_epsilon
+from dpaudit.claim import Ledger, Sampler
+from dpaudit.evidence import Access, Finding, Note
+from dpaudit.stats.composition import scaled
+from dpaudit.targets.draws import Rule, Taken, typed_seed
+
+if TYPE_CHECKING:
+    from dpaudit.targets.observe import Observation
+
+_BY_CHANCE = 1e-5
+_FEW = 5
+_OFTEN = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One noisy step, as far as its batch is known.
+
+    Attributes:
+        size: records in the batch; None where unknown.
+        rows: gradient rows of the step; None where none are formed.
+        copies: rows per record, where that is a whole number.
+        double: whether a record is in the batch twice.
+        loader: in words.
+        poisson: whether the loader draws by Poisson sampling, as far as it says.
+        elsewhere: whether the batch is of another loader than the Poisson one that Opacus returned.
+        passed_over: sizes of batches of the same pass that were handed out and not used.
+    """
+
+    size: int | None
+    rows: int | None
+    copies: int = 1
+    double: bool = False
+    loader: str = ""
+    poisson: bool = False
+    elsewhere: bool = False
+    passed_over: tuple[int, ...] = ()
+
+
+def step_of(taken: Taken | None, rows: int | None, root: object, stated: Rule | None) -> Step:
+    """Keep of a batch what is needed later.
+
+    Args:
+        taken: the batch; None where no loader handed one out.
+        rows: per-record gradients of the step.
+        root: sampler of the loader that Opacus returned for this optimizer.
+        stated: how that one draws.
+    """
+    if taken is None:
+        return Step(size=None, rows=rows)
+    poisson = taken.rule.sampler is Sampler.POISSON
+    promised = stated is not None and stated.sampler is Sampler.POISSON
+    return Step(
+        size=int(taken.records.size),
+        rows=rows,
+        copies=taken.copies,
+        double=bool(np.unique(taken.records).size < taken.records.size),
+        loader=taken.rule.where,
+        poisson=poisson,
+        elsewhere=promised and not poisson and taken.root is not root,
+        passed_over=taken.passed_over,
+    )
+
+
+def findings(steps: Sequence[Step], ledger: Ledger, delta: float | None) -> Iterator[Finding]:
+    """Contradictions between what the loader promises and the batches that came.
+
+    Args:
+        steps: in order.
+        ledger: as it ran.
+        delta: at which epsilons are stated; None leaves them out.
+    """
+    elsewhere = [step for step in steps if step.elsewhere]
+    if elsewhere:
+        yield _finding(
+            where=elsewhere[0].loader,
+            expected="Poisson batches, from the loader that make_private returned",
+            measured=f"{len(elsewhere)} of {len(steps)} steps on batches of another loader",
+            remedy="Train on the loader that make_private returned.",
+        )
+    double = [step for step in steps if step.double]
+    if len(double) > _OFTEN * len(steps):
+        yield _finding(
+            where=double[0].loader,
+            expected="each record at most once in a batch",
+            measured=f"a record twice or more in {len(double)} of {len(steps)} batches",
+            remedy="Do not sample with replacement within a batch: such a record moves the sum by twice the norm.",
+        )
+    copies = {step.copies for step in steps if step.rows and step.size}
+    several = sum(bool(step.rows and step.size) for step in steps)
+    if several >= _FEW and len(copies) == 1 and (k := copies.pop()) > 1:
+        yield Finding(
+            check="one gradient for each record",
+            where="per-record gradients",
+            expected="as many rows as the batch has records",
+            measured=f"{k} rows for each record in {several} steps: it moves the sum by {k} clipping norms",
+            epsilon=pld_epsilon(scaled(ledger, 1 / k), delta, coarsest=3e-3) if delta else None,
+            remedy="Average a record's gradients, of its augmentations or backward passes, before clipping.",
+            source="ledger",
+            access=Access.LEDGER,
+        )
+    yield from _skips(steps)
+
+
+def _skips(steps: Sequence[Step]) -> Iterator[Finding]:
+    """Batches that are passed over for their size: by chance they would not be the smallest or largest of all."""
+    used = [step.size for step in steps if step.poisson and step.size is not None]
+    over = [size for step in steps if step.poisson for size in step.passed_over]
+    if not used or not over:
+        return
+    extreme = max(over) < min(used) or min(over) > max(used)
+    chance = 2 / math.comb(len(used) + len(over), len(over)) if extreme else 1.0
+    if chance <= _BY_CHANCE:
+        sizes = f"{min(over)}" if min(over) == max(over) else f"{min(over)} to {max(over)}"
+        yield Finding(
+            check="control flow",
+            where="training loop",
+            expected="one noisy step for each batch that was drawn, whatever its size",
+            measured=f"no step for {len(over)} batches of {sizes} records, and one for each of the "
+            f"{len(used)} with {min(used)} to {max(used)} (p = {chance:.1g})",
+            epsilon=None,
+            remedy="Step on every batch of the private loader, empty and large ones included.",
+            source="ledger",
+            access=Access.LEDGER,
+        )
+
+
+def _finding(*, where: str, expected: str, measured: str, remedy: str) -> Finding:
+    return Finding(
+        check="sampler",
+        where=where,
+        expected=expected,
+        measured=measured,
+        epsilon=None,
+        remedy=remedy,
+        source="ledger",
+        access=Access.LEDGER,
+    )
+
+
+def noise_seeds(observation: Observation, seeds: Iterable[int]) -> Iterator[Finding]:
+    """Generators that were handed to Opacus for its noise with a seed that stands in the code."""
+    for optimizer in observation.optimizers:
+        seed = typed_seed(optimizer.generator) if optimizer.generator is not None else None
+        if seed is not None and seed not in set(seeds):
+            yield Finding(
+                check="noise seed",
+                where="noise_generator",
+                expected="noise that nobody can draw again",
+                measured=f"a generator seeded with {seed}: whoever knows the code subtracts the noise",
+                epsilon=math.inf,
+                remedy="Leave `noise_generator=` out, and turn secure_mode on for the model that is released.",
+                source="ledger",
+                access=Access.LEDGER,
+            )
+            return
+
+
+def notes(observation: Observation) -> Iterator[Note]:
+    """What limits the worth of the accountant's figure without contradicting it."""
+    yield from _engine_notes(observation)
+    books = observation.books
+    told = books.told()
+    names = books.mechanisms()
+    if len({id(known.history) for known in books.accountants if known.history}) > 1:
+        yield _note(
+            "composition",
+            f"{len(names)} accountants",
+            f"{', '.join(names)}, each stating only its own steps",
+            "On the same records their epsilons add up: the claim here is their sum, each at its share of delta.",
+        )
+    if books.shared():
+        yield _note(
+            "accountant's history",
+            f"{len(books.accountants)} accountants",
+            "two accountants write into one list, as after load_state_dict of the same state",
+            "Steps of one appear in the figure of the other. Load a deep copy of the state.",
+        )
+    before = sum(phase.steps for phase in books.before())
+    if before:
+        yield _note(
+            "accountant's history",
+            "before the first step",
+            f"{before} steps that this run did not make",
+            "They are counted at the accountant's word: an earlier session has to be audited by itself.",
+        )
+    more = sum(phase.steps for phase in told) - before - sum(phase.steps for phase in observation.ledger)
+    if more > 0 and not books.shared():
+        yield _note(
+            "accountant's history",
+            "after the last step",
+            f"{more} accounted steps that no optimizer made",
+            "The figure is larger than needed, or steps were made where this audit does not see them.",
+        )
+    if "gdp" in names:
+        yield _note(
+            "GDP accountant",
+            "accountant='gdp'",
+            "a central-limit figure, which is no upper bound",
+            "It can be far below what was spent (Gopi et al. 2021, arXiv:2106.02848). Use the PRV accountant.",
+        )
+
+
+def _engine_notes(observation: Observation) -> Iterator[Note]:
+    if any(not engine.secure_mode for engine in observation.engines):
+        yield _note(
+            "secure mode",
+            "PrivacyEngine(secure_mode=False)",
+            "noise and batches from a pseudo-random generator, in floating point",
+            "Whoever learns the seed subtracts the noise, and its low-order bits can tell the sum (Mironov "
+            "2012). Turn secure_mode on for the model that is released.",
+        )
+    rates = {phase.sample_rate for phase in observation.ledger if phase.sampler is not Sampler.FULL_BATCH}
+    if observation.engines and rates and observation.dataset_size:
+        rate = min(rates)
+        yield _note(
+            "dependence on N",
+            "make_private",
+            f"sample rate {rate:.4g} and the divisor of the sum were computed from N = {observation.dataset_size}",
+            "Neighbours that differ in N would train with another rate and divisor: the guarantee takes N for "
+            "public.",
+        )
+
+
+def _note(check: str, where: str, measured: str, meaning: str) -> Note:
+    return Note(
+        check=check, where=where, measured=measured, meaning=meaning, source="ledger", access=Access.LEDGER
+    )
