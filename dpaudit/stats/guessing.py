@@ -71,10 +71,12 @@ def guess_plan(canaries: int, guesses: int | Sequence[int] | None = None) -> Gue
 
 
 def right_guesses(evidence: OneRun, guesses: IntArray, *, rng: np.random.Generator | None = None) -> IntArray:
-    """How many guesses are right when r are made: members at the top r/2 (rounded up), others at the bottom.
+    """How many guesses are right when r are made: members at the top, non-members at the bottom.
 
-    Ties at the edge of abstention count as they would in the worst order, or are broken by `rng`. They are
-    never broken by position, which may follow the coins. Costs a sort.
+    The guesses are divided as the scores are by the middle of their quartiles, which is in halves unless
+    scores have few values or one long tail; it depends on no coin. Ties at the edge of abstention count as
+    they would in the worst order, or are broken by `rng`. They are never broken by position, which may
+    follow the coins. Costs a sort.
 
     Args:
         evidence: m canaries.
@@ -87,7 +89,9 @@ def right_guesses(evidence: OneRun, guesses: IntArray, *, rng: np.random.Generat
         scores, included = scores[order], included[order]
     order = np.argsort(-scores, kind="stable")
     falling, inside = -scores[order], included[order]
-    upper = (guesses + 1) // 2
+    middle = (falling[falling.size // 4] + falling[(3 * falling.size) // 4]) / 2
+    share = np.clip(np.searchsorted(falling, middle, "left") / falling.size, 0.25, 0.75)
+    upper = np.round(guesses * share + 1e-9).astype(np.int64)
     tied = rng is None
     top = _right_at_top(falling, inside, upper, worst=tied)
     bottom = _right_at_top(-falling[::-1], ~inside[::-1], guesses - upper, worst=tied)

@@ -44,7 +44,9 @@ def naive_curve_rejects(m, r, c, mu, tau):
 
 def naive_correct(evidence, r):
     order = sorted(range(evidence.scores.size), key=lambda i: -evidence.scores[i])
-    top, bottom = order[: (r + 1) // 2], order[len(order) - r // 2 :]
+    middle = (evidence.scores[order[len(order) // 4]] + evidence.scores[order[3 * len(order) // 4]]) / 2
+    n_top = round(r * min(max(np.mean(evidence.scores > middle), 0.25), 0.75) + 1e-9)
+    top, bottom = order[:n_top], order[len(order) - (r - n_top) :]
     return sum(evidence.included[i] for i in top) + sum(not evidence.included[i] for i in bottom)
 
 
