@@ -7,6 +7,7 @@ they are bracketed by an upper figure without amplification (`pld_epsilon`) and 
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from functools import lru_cache
 
@@ -28,6 +29,7 @@ __all__ = [
     "LedgerFamily",
     "epsilon_lower",
     "family_for",
+    "gdp_epsilon",
     "pld_epsilon",
     "pld_profile",
     "prv_epsilon",
@@ -94,7 +96,33 @@ def prv_epsilon(ledger: Ledger, delta: float, *, error: float = 0.01) -> float:
         else (phase.noise_multiplier, phase.sample_rate, phase.steps)
         for phase in running
     ]
-    return float(accountant.get_epsilon(delta=delta, eps_error=error))
+    with warnings.catch_warnings():
+        # At a sample rate of 1 it takes the logarithm of 0 on a branch that it then discards.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module="opacus")
+        return float(accountant.get_epsilon(delta=delta, eps_error=error))
+
+
+def gdp_epsilon(ledger: Ledger, delta: float) -> float:
+    """Epsilon by the central limit theorem (Bu et al. 2020, arXiv:1911.11607), add/remove: for information.
+
+    What `accountant="gdp"` of Opacus states. It is the limit of many steps and no bound: up to 41 % too low.
+
+    Args:
+        ledger: the phases that ran; those without Poisson sampling count as unamplified releases.
+        delta: in (0, 1).
+
+    Raises:
+        UsageError: an empty ledger or an impossible delta.
+    """
+    in_range("delta", delta, 0.0, 1.0, open_low=True, open_high=True)
+    running = composition.running(ledger)
+    if not running:
+        return 0.0
+    if composition.silent(running):
+        return math.inf
+    mu, poisson = composition.parts(running, Adjacency.ADD_REMOVE)
+    squares = sum(p.sample_rate**2 * p.steps * math.expm1(p.noise_multiplier**-2) for p in poisson)
+    return gaussian_epsilon(math.sqrt(mu * mu + squares), delta)
 
 
 def family_for(

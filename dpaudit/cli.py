@@ -5,22 +5,28 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpaudit import __version__, bound_cli
+from dpaudit import __version__, bound_cli, ledger_cli
 from dpaudit.errors import DpauditError, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from dpaudit.policy import Policy
+    from dpaudit.record import AuditRecord
 
 app = typer.Typer(
     help="Check a claimed (epsilon, delta) before release: train, attack, measure, judge, report.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 bound_cli.register(app)
+ledger_cli.register(app)
 
 RecordArgument = Annotated[Path, typer.Argument(help="Folder of the record, or its record.json.")]
 _OUT = Path("audits")
@@ -131,7 +137,6 @@ def schema() -> None:
 def _write_reports(record_path: Path, out: Path | None = None) -> Path:
     """Write report.html beside the record, or where asked."""
     from dpaudit.gate import evaluate
-    from dpaudit.policy import find_policy
     from dpaudit.record import load
     from dpaudit.reports import html
     from dpaudit.store import write_atomic
@@ -139,7 +144,7 @@ def _write_reports(record_path: Path, out: Path | None = None) -> Path:
     record = load(record_path)
     folder = record_path if record_path.is_dir() else record_path.parent
     target = out or folder / "report.html"
-    write_atomic(target, html.render(record, evaluate(record, find_policy(Path.cwd()))).encode())
+    write_atomic(target, html.render(record, evaluate(record, _policy(record, None))).encode())
     return target
 
 
@@ -167,13 +172,12 @@ def _gate(record_path: Path, policy_file: Path | None, junit_file: Path | None, 
     from rich.console import Console
 
     from dpaudit.gate import evaluate
-    from dpaudit.policy import find_policy, load_policy
     from dpaudit.record import load
     from dpaudit.reports import jsonview, junit, markdown, text
     from dpaudit.store import write_atomic
 
     record = load(record_path)
-    result = evaluate(record, load_policy(policy_file) if policy_file else find_policy(Path.cwd()))
+    result = evaluate(record, _policy(record, policy_file))
     if junit_file is not None:
         write_atomic(junit_file, junit.render(record, result).encode())
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
@@ -187,13 +191,25 @@ def _gate(record_path: Path, policy_file: Path | None, junit_file: Path | None, 
     return result.exit_code
 
 
+def _policy(record: AuditRecord, file: Path | None) -> Policy:
+    """The policy named, else that of the current folder, else the [gate] table of the record's own plan."""
+    from dpaudit.policy import find_policy, load_policy, parse_policy
+
+    if file is not None:
+        return load_policy(file)
+    here = find_policy(Path.cwd())
+    if here.thresholds or not record.plan.get("gate"):
+        return here
+    return parse_policy(record.plan_toml, Path("plan.toml"))
+
+
 def _exit_code(record_path: Path) -> int:
     """Exit code of a record under the policy that applies here."""
     from dpaudit.gate import evaluate
-    from dpaudit.policy import find_policy
     from dpaudit.record import load
 
-    return evaluate(load(record_path), find_policy(Path.cwd())).exit_code
+    record = load(record_path)
+    return evaluate(record, _policy(record, None)).exit_code
 
 
 def main() -> None:

@@ -39,9 +39,9 @@ class TrialLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysing:
-    """Trials are done; a target's evidence is being judged."""
+    """Trials are done; the evidence on the targets is being judged."""
 
-    target: str
+    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

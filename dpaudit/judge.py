@@ -98,7 +98,7 @@ def _judge(
         estimates=found.estimates,
         rates=found.rates,
         findings=findings,
-        curves=found.curves,
+        curves=(*found.curves, *ledger.course(audited, own, found.curves)),
         checklist=ledger.checklist(audited, own, recomputed),
         verdict=verdict(claim, found.estimates, findings, measure.weights(plan), alpha, lost),
         weights_sha256=audited.weights_sha256 if audited else "",
@@ -150,19 +150,9 @@ def verdict(
         first = max(findings, key=lambda f: f.epsilon if f.epsilon is not None else -1.0)
         reason = f"{first.check} ({first.where}): expected {first.expected}, measured {first.measured}."
         return Verdict(status=Status.REFUTED, reason=reason, epsilon_lower=best, decided_by=first.check)
-    p_values = {measure.label(e): e.p_value for e in guarantees if e.p_value is not None}
-    adjusted = holm(p_values, {name: weights[name] for name in p_values}) if p_values else {}
-    refuting = [e for e in guarantees if adjusted.get(measure.label(e), 1.0) <= alpha]
-    if refuting:
-        strongest = max(refuting, key=lambda e: e.epsilon_lower or 0.0)
-        name, p = measure.label(strongest), adjusted[measure.label(strongest)]
-        return Verdict(
-            status=Status.REFUTED,
-            reason=f"{name} puts epsilon at {_number(strongest.epsilon_lower)} or more where "
-            f"{_number(strongest.claimed_epsilon)} is claimed ({strongest.adjacency}, adjusted p = {p:.2g}).",
-            epsilon_lower=best,
-            decided_by=strongest.source,
-        )
+    refuted = _refuted(guarantees, weights, alpha, best)
+    if refuted is not None:
+        return refuted
     if lost:
         return _inconclusive(
             f"{lost} trials were lost; run the same command again to repeat them.", guarantees
@@ -181,7 +171,27 @@ def verdict(
     return Verdict(
         status=Status.NOT_REFUTED,
         reason=f"No attack contradicts epsilon {_number(claim.epsilon)}; {strongest.source} shows at least "
-        f"{_number(best)}, and {_reach(max(e.ceiling for e in able))}.",
+        f"{_bound(best)}, and {_reach(max(e.ceiling for e in able))}.",
+        epsilon_lower=best,
+        decided_by=strongest.source,
+    )
+
+
+def _refuted(
+    estimates: Sequence[Estimate], weights: Mapping[str, float], alpha: float, best: float | None
+) -> Verdict | None:
+    """The strongest of the tests that reject under weighted Holm; None if none does."""
+    p_values = {measure.label(e): e.p_value for e in estimates if e.p_value is not None}
+    adjusted = holm(p_values, {name: weights[name] for name in p_values}) if p_values else {}
+    rejecting = [e for e in estimates if adjusted.get(measure.label(e), 1.0) <= alpha]
+    if not rejecting:
+        return None
+    strongest = max(rejecting, key=lambda e: e.epsilon_lower or 0.0)
+    name, p = measure.label(strongest), adjusted[measure.label(strongest)]
+    return Verdict(
+        status=Status.REFUTED,
+        reason=f"{name} puts epsilon at {_bound(strongest.epsilon_lower)} or more where "
+        f"{_number(strongest.claimed_epsilon)} is claimed ({strongest.adjacency}, adjusted p = {p:.2g}).",
         epsilon_lower=best,
         decided_by=strongest.source,
     )
@@ -235,6 +245,13 @@ def _reach(ceiling: float) -> str:
     return (
         f"could have shown up to {ceiling:.3g}" if math.isfinite(ceiling) else "could have shown any epsilon"
     )
+
+
+def _bound(value: float | None) -> str:
+    """A lower bound is rounded down, so that its spelling does not overstate it."""
+    if value is None or not math.isfinite(value):
+        return _number(value)
+    return f"{math.floor(value * 100) / 100:g}"
 
 
 def _number(value: float | None) -> str:

@@ -45,7 +45,7 @@ def follow(events: Iterable[Event], *, quiet: bool = False) -> RunFinished | Non
                     bar.update(task, advance=1)
                     console.print(f"lost: {event.target} ({event.kind}): {event.error}", markup=False)
                 case Analysing():
-                    bar.update(task, description=f"judging {event.target}")
+                    bar.update(task, description=f"judging {', '.join(event.targets)}", total=None)
                 case RunFinished():
                     finished = event
     return finished

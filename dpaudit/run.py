@@ -15,7 +15,7 @@ from dpaudit import __version__
 from dpaudit.backend import Engine, Outcome, Task, choose_device, device_name
 from dpaudit.errors import UsageError
 from dpaudit.events import Analysing, Event, RunFinished, RunStarted, TrialFinished, TrialLost
-from dpaudit.judge import judge_audit
+from dpaudit.judge import AuditJudgement, judge_audit
 from dpaudit.plan import AuditPlan, canonical
 from dpaudit.protocols import View
 from dpaudit.record import RECORD_NAME, SCHEMA_VERSION, AuditRecord, Provenance, TrialRecord, dump
@@ -96,34 +96,39 @@ def run(job: Job) -> Iterator[Event]:
         else:
             views[spec.key] = view
             yield _finished(spec, outcome.seconds, cached=False)
-    for target in plan.targets:
-        yield Analysing(target=target.name)
+    yield Analysing(targets=tuple(target.name for target in plan.targets))
     ordered = tuple(trials[spec.key] for spec in specs)
     audit = judge_audit(plan, _by_target(specs, views), ordered)
-    record = AuditRecord(
+    provenance = _provenance(job, device, code, time.perf_counter() - started)
+    write_atomic(job.out / RECORD_NAME, dump(_record(job, audit, ordered, provenance)))
+    yield RunFinished(folder=str(job.out), exit_code=audit.exit_code)
+
+
+def _record(
+    job: Job, audit: AuditJudgement, trials: tuple[TrialRecord, ...], provenance: Provenance
+) -> AuditRecord:
+    return AuditRecord(
         schema_version=SCHEMA_VERSION,
-        title=plan.title,
-        alpha=plan.alpha,
-        delta=plan.delta,
+        title=job.plan.title,
+        alpha=job.plan.alpha,
+        delta=job.plan.delta,
         status=audit.status,
         reason=audit.reason,
         exit_code=audit.exit_code,
-        plan=plan.model_dump(mode="json"),
+        plan=job.plan.model_dump(mode="json"),
         plan_toml=job.plan_text,
         targets=audit.targets,
         coverage=audit.coverage,
-        trials=ordered,
-        provenance=_provenance(job, device, code, time.perf_counter() - started),
+        trials=trials,
+        provenance=provenance,
     )
-    write_atomic(job.out / RECORD_NAME, dump(record))
-    yield RunFinished(folder=str(job.out), exit_code=record.exit_code)
 
 
 def _check(job: Job) -> str:
     """Resolve every name of the plan before anything is trained; returns the hash of the code."""
-    attacks_of(job.plan)
     functions = [training_function(job.plan, target, job.plan_folder) for target in job.plan.targets]
     source = resolve("data source", job.plan.data.source, DATA, path=job.plan_folder)
+    attacks_of(job.plan)
     pool_of(job.plan, job.plan_folder)
     return code_sha256(module_files([*functions, source]))
 

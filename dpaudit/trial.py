@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
@@ -160,9 +161,20 @@ def model_attacks(plan: AuditPlan) -> tuple[ModelAttack, ...]:
 
 
 def module_files(functions: Iterable[Callable[..., Any]]) -> tuple[Path, ...]:
-    """Source files of the user's own functions, whose content is part of a trial's key."""
-    found = (inspect.getsourcefile(function) for function in functions)
-    return tuple(sorted({Path(file) for file in found if file and "dpaudit" not in Path(file).parts}))
+    """Source files that determine what the user's own functions do: part of a trial's key.
+
+    Their own files, and every imported module that lies in one of their folders and is not installed.
+    """
+    own = [function for function in functions if function.__module__.partition(".")[0] != "dpaudit"]
+    sources = {Path(file).resolve() for function in own if (file := inspect.getsourcefile(function))}
+    folders = {file.parent for file in sources}
+    for module in list(sys.modules.values()):
+        name = module.__name__.partition(".")[0]
+        file = Path(getattr(module, "__file__", None) or "").resolve()
+        installed = {"site-packages", "dist-packages"} & set(file.parts)
+        if name != "dpaudit" and file.suffix == ".py" and not installed and folders & set(file.parents):
+            sources.add(file)
+    return tuple(sorted(sources))
 
 
 def _integer_seed(*parts: int) -> int:
