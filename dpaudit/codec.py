@@ -27,8 +27,8 @@ from dpaudit.protocols import Spending
 _NOUNS = {
     noun.__name__: noun
     for noun in (
-        Claim, Phase, Draws, Finding, Guesses, KnownNull, NoiseSample, Note, OneRun, Replay, Sampling, Spending,
-        TwoSample,
+        Claim, Phase, Draws, Finding, Guesses, KnownNull, NoiseSample, Note, OneRun, Replay, Sampling,
+        Spending, TwoSample,
     )
 }  # fmt: skip
 Arrays = dict[str, np.ndarray[Any, Any]]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
 from dpaudit import accounting
 from dpaudit.claim import Adjacency, Claim, Ledger, Sampler
-from dpaudit.evidence import Access, Finding
+from dpaudit.evidence import Access, Finding, Note, Sampling
 from dpaudit.protocols import View
-from dpaudit.record import Accounted, Check
+from dpaudit.record import Accounted, Check, Curve
 
 TOLERANCE = 0.02
 """Relative and absolute slack between two sound accountants: PRV's own error is 0.01 in epsilon."""
@@ -55,6 +58,60 @@ def contradictions(claim: Claim | None, accounted: Ledger) -> tuple[Finding, ...
     )
 
 
+REPORTED, RECOMPUTED, LOWER = "epsilon-reported", "epsilon-recomputed", "epsilon-lower"
+_CHECKPOINTS = 24
+_COARSE = 1e-2
+
+
+def course(view: View | None, claim: Claim | None, curves: Sequence[Curve]) -> Iterator[Curve]:
+    """Epsilon over the course of training: as the accountant states it, recomputed, and shown at least.
+
+    Args:
+        view: the run.
+        claim: of the run itself, with its ledger.
+        curves: of the attacks; the anytime bound is brought to the scale of steps, over which its
+            observations are spread evenly.
+    """
+    if view is None or claim is None or not claim.ledger:
+        return
+    for spending in view.spending:
+        yield Curve(
+            kind=REPORTED,
+            source=spending.accountant,
+            x=tuple(float(step) for step in spending.steps),
+            y=tuple(float(f"{value:.6g}") for value in spending.epsilon),
+        )
+    # Phases of an earlier session stand behind those that ran, whose numbers the evidence refers to.
+    in_order = (*claim.ledger[len(view.ledger) :], *view.ledger)
+    total = sum(phase.steps for phase in in_order)
+    at = sorted({round(1 + (total - 1) * i / (_CHECKPOINTS - 1)) for i in range(_CHECKPOINTS)})
+    values = [
+        accounting.epsilon_lower(_first(in_order, step), claim.delta, claim.adjacency, coarsest=_COARSE)
+        for step in at
+    ]
+    yield Curve(
+        kind=RECOMPUTED,
+        source="PLD",
+        x=tuple(float(step) for step in at),
+        y=tuple(float(f"{value:.6g}") for value in values),
+    )
+    ran = sum(phase.steps for phase in view.ledger)
+    for curve in curves:
+        if curve.kind == "anytime" and curve.x:
+            x = tuple(round(total - ran + value / curve.x[-1] * ran, 2) for value in curve.x)
+            yield replace(curve, kind=LOWER, x=x)
+
+
+def _first(ledger: Ledger, steps: int) -> Ledger:
+    """The part of a ledger up to a number of steps."""
+    kept = []
+    for phase in ledger:
+        if steps > 0:
+            kept.append(replace(phase, steps=min(phase.steps, steps)))
+        steps -= phase.steps
+    return tuple(kept)
+
+
 def describe(ledger: Ledger) -> str:
     """The phases in words, such as "600 poisson steps at sigma=1.5, q=0.0667"."""
     return "; ".join(
@@ -66,7 +123,8 @@ def describe(ledger: Ledger) -> str:
 def checklist(view: View | None, claim: Claim | None, recomputed: tuple[Accounted, ...]) -> tuple[Check, ...]:
     """Each part of the guarantee and how it is known: recomputed, checked, declared or unknown."""
     if claim is None or view is None:
-        return (Check(name="claim", state="unknown", detail="No privacy was claimed for this training run."),)
+        none = Check(name="claim", state="unknown", detail="No privacy was claimed for this training run.")
+        return (none, *(notes(view) if view else ()))
     ledger = claim.ledger
     rows = [
         Check(name="unit of privacy", state="declared", detail=claim.unit),
@@ -79,7 +137,6 @@ def checklist(view: View | None, claim: Claim | None, recomputed: tuple[Accounte
         ),
     ]
     if ledger:
-        sampler = {phase.sampler for phase in ledger}
         rows += [
             Check(name="ledger as it ran", state="recomputed", detail=describe(ledger)),
             Check(
@@ -87,11 +144,7 @@ def checklist(view: View | None, claim: Claim | None, recomputed: tuple[Accounte
                 state="checked",
                 detail=describe(view.accounted) or "nothing was accounted",
             ),
-            Check(
-                name="sampler",
-                state="checked" if sampler == {Sampler.POISSON} else "unknown",
-                detail=", ".join(sorted(sampler)),
-            ),
+            _sampler_row(view, {phase.sampler for phase in ledger}),
         ]
     replayed = any(type(e).__name__ == "Replay" for e in view.evidence)
     rows += [
@@ -109,13 +162,37 @@ def checklist(view: View | None, claim: Claim | None, recomputed: tuple[Accounte
             detail="not part of this run; costs privacy if on the data",
         ),
     ]
-    return tuple(rows)
+    return (*rows, *notes(view))
+
+
+def notes(view: View) -> Iterator[Check]:
+    """What was noticed and contradicts no claim by itself."""
+    for note in view.evidence:
+        if isinstance(note, Note):
+            detail = f"{note.where}: {note.measured}. {note.meaning}"
+            yield Check(name=note.check, state="warning", detail=detail)
+
+
+def _sampler_row(view: View, kinds: set[Sampler]) -> Check:
+    seen = [draws for each in view.evidence if isinstance(each, Sampling) for draws in each.draws]
+    steps = sum(int(draws.sizes.size) for draws in seen)
+    words = ", ".join(sorted(kinds))
+    if not steps:
+        return Check(name="sampler", state="declared", detail=f"{words}; no batch was looked at")
+    known = "their records" if all(draws.records.size for draws in seen) else "some by their sizes alone"
+    detail = f"{words}; {steps} batches looked at, {known}"
+    return Check(name="sampler", state="checked" if kinds == {Sampler.POISSON} else "unknown", detail=detail)
 
 
 def _delta_row(claim: Claim) -> Check:
     if claim.dataset_size is None:
         return Check(name="delta below 1/n", state="unknown", detail="the number of records is not known")
     limit = 1.0 / claim.dataset_size
-    words = "below" if claim.delta < limit else "NOT below"
-    detail = f"delta {claim.delta:.2g} is {words} 1/n = {limit:.2g}"
-    return Check(name="delta below 1/n", state="checked", detail=detail)
+    if claim.delta < limit:
+        detail = f"delta {claim.delta:.2g} is below 1/n = {limit:.2g}"
+        return Check(name="delta below 1/n", state="checked", detail=detail)
+    detail = (
+        f"delta {claim.delta:.2g} is not below 1/n = {limit:.2g}: publishing one record in full, drawn at "
+        "random, satisfies such a claim"
+    )
+    return Check(name="delta below 1/n", state="warning", detail=detail)

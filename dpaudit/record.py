@@ -38,7 +38,8 @@ class Curve:
     Attributes:
         kind: "roc" (FPR, TPR), "claimed-roc" (FPR, largest TPR the claim allows),
             "histogram-in" / "histogram-out" (bin centre, density), "anytime" (observations, epsilon lower
-            bound so far), "reconstruction" (baseline, success) or "reconstruction-limit".
+            bound so far), "epsilon-reported", "epsilon-recomputed" and "epsilon-lower" (steps, epsilon so
+            far), "reconstruction" (baseline, success) or "reconstruction-limit".
         source: the attack.
         slice: group of records.
         x: abscissa.

@@ -103,7 +103,7 @@ class Bypass:
                 check="steps without privacy",
                 where=plain.words,
                 expected="every update of these weights to be clipped and noised",
-                measured=f"{plain.steps} steps beside the {self.private_steps} private ones, on the same data",
+                measured=f"{plain.steps} such steps beside {self.private_steps} private ones on that data",
                 epsilon=float("inf"),
                 remedy="Step with the optimizer that make_private returned, from the first step to the last.",
                 source="ledger",
@@ -123,8 +123,8 @@ class Bypass:
                 check="steps without privacy",
                 where=plain.words,
                 measured=f"{plain.steps} steps without clipping and noise, on {where}",
-                meaning="The guarantee is about the private steps alone: that data has to be public, or these "
-                "weights kept back.",
+                meaning="The guarantee is about the private steps alone: that data has to be public, or "
+                "these weights kept back.",
                 source="ledger",
                 access=Access.LEDGER,
             )

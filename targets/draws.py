@@ -133,7 +133,8 @@ class Loaders:
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Record what every `DataLoader` hands out, in the order in which its user gets it."""
-        next_index, following = _BaseDataLoaderIter._next_index, _BaseDataLoaderIter.__next__
+        kind: Any = _BaseDataLoaderIter
+        next_index, following = kind._next_index, kind.__next__
 
         @wraps(next_index)
         def recorded_index(iterator: Any) -> Any:
@@ -152,11 +153,11 @@ class Loaders:
                 self.latest = iterator._dataset
             return batch
 
-        _BaseDataLoaderIter._next_index, _BaseDataLoaderIter.__next__ = recorded_index, recorded_next
+        kind._next_index, kind.__next__ = recorded_index, recorded_next
         try:
             yield
         finally:
-            _BaseDataLoaderIter._next_index, _BaseDataLoaderIter.__next__ = next_index, following
+            kind._next_index, kind.__next__ = next_index, following
 
     def _drawn(self, iterator: Any, index: Any) -> None:
         sampler, current = iterator._index_sampler, self._pass(iterator)

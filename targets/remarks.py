@@ -95,7 +95,7 @@ def findings(steps: Sequence[Step], ledger: Ledger, delta: float | None) -> Iter
             where=double[0].loader,
             expected="each record at most once in a batch",
             measured=f"a record twice or more in {len(double)} of {len(steps)} batches",
-            remedy="Do not sample with replacement within a batch: such a record moves the sum by twice the norm.",
+            remedy="Do not sample with replacement within a batch: such a record counts twice in the sum.",
         )
     copies = {step.copies for step in steps if step.rows and step.size}
     several = sum(bool(step.rows and step.size) for step in steps)
@@ -114,7 +114,7 @@ def findings(steps: Sequence[Step], ledger: Ledger, delta: float | None) -> Iter
 
 
 def _skips(steps: Sequence[Step]) -> Iterator[Finding]:
-    """Batches that are passed over for their size: by chance they would not be the smallest or largest of all."""
+    """Batches passed over for their size: by chance they would not be the smallest or largest of all."""
     used = [step.size for step in steps if step.poisson and step.size is not None]
     over = [size for step in steps if step.poisson for size in step.passed_over]
     if not used or not over:
@@ -158,9 +158,9 @@ def noise_seeds(observation: Observation, seeds: Iterable[int]) -> Iterator[Find
                 check="noise seed",
                 where="noise_generator",
                 expected="noise that nobody can draw again",
-                measured=f"a generator seeded with {seed}: whoever knows the code subtracts the noise",
+                measured=f"a generator seeded with {seed}: who knows the code subtracts the noise",
                 epsilon=math.inf,
-                remedy="Leave `noise_generator=` out, and turn secure_mode on for the model that is released.",
+                remedy="Leave `noise_generator=` out; turn secure_mode on for the model that is released.",
                 source="ledger",
                 access=Access.LEDGER,
             )
@@ -178,7 +178,7 @@ def notes(observation: Observation) -> Iterator[Note]:
             "composition",
             f"{len(names)} accountants",
             f"{', '.join(names)}, each stating only its own steps",
-            "On the same records their epsilons add up: the claim here is their sum, each at its share of delta.",
+            "On the same records epsilons add up: the claim here is their sum, each at its share of delta.",
         )
     if books.shared():
         yield _note(
@@ -208,7 +208,7 @@ def notes(observation: Observation) -> Iterator[Note]:
             "GDP accountant",
             "accountant='gdp'",
             "a central-limit figure, which is no upper bound",
-            "It can be far below what was spent (Gopi et al. 2021, arXiv:2106.02848). Use the PRV accountant.",
+            "It can be far below what was spent (Gopi et al. 2021, arXiv:2106.02848). Use accountant='prv'.",
         )
 
 
@@ -227,9 +227,8 @@ def _engine_notes(observation: Observation) -> Iterator[Note]:
         yield _note(
             "dependence on N",
             "make_private",
-            f"sample rate {rate:.4g} and the divisor of the sum were computed from N = {observation.dataset_size}",
-            "Neighbours that differ in N would train with another rate and divisor: the guarantee takes N for "
-            "public.",
+            f"sample rate {rate:.4g} and the divisor were computed from N = {observation.dataset_size}",
+            "Neighbours that differ in N would train with another rate and divisor: N counts as public.",
         )
 
 

@@ -89,7 +89,7 @@ def detectable_rate(draws: Draws, error: float) -> float:
 
 
 def detectable_spread(draws: Draws, error: float) -> tuple[float, float]:
-    """Relative deviation of the variances of batch sizes and of counts per record that is seen nine times in ten.
+    """Relative deviations of the variances of batch sizes and of counts per record, seen nine times in ten.
 
     Normal approximation: sqrt(2/n) is the relative deviation of a variance of n terms.
     """
@@ -155,7 +155,7 @@ def _sizes(draws: Draws) -> Tested:
 
 
 def _records(draws: Draws) -> Tested:
-    """Inclusions per record are independent Binomial(T, q): once per pass is too even, a fixed choice too uneven."""
+    """Inclusions per record are independent Binomial(T, q): once per pass is too even."""
     steps = draws.sizes.size
     counts = np.bincount(draws.records, minlength=draws.n_records)
     return Tested(
@@ -212,7 +212,7 @@ def _hypergeometric(total: int, first: IntArray, second: IntArray) -> tuple[Floa
     high = np.minimum(np.minimum(first, second), np.ceil(mean + reach).astype(np.int64))
     values = low[:, None] + np.arange(int((high - low).max()) + 1)
     k, a, b = np.minimum(values, high[:, None]), first[:, None], second[:, None]
-    log_weights = _log_choose(a, k) + _log_choose(total - a, b - k) - _log_choose(np.int64(total), b)
+    log_weights = _log_choose(a, k) + _log_choose(total - a, b - k) - _log_choose(np.asarray(total), b)
     log_weights = np.where(values <= high[:, None], log_weights, -np.inf)
     beyond = np.log(np.maximum(1 - np.exp(log_weights).sum(axis=1), _ROUNDING))
     rows = np.arange(len(low))
