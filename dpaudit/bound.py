@@ -25,6 +25,7 @@ from dpaudit.eligibility import Line, Refused, Terms, lines
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.evidence import Access
 from dpaudit.judge import EXIT, verdict
+from dpaudit.measure import label
 from dpaudit.plan import canonical
 from dpaudit.record import (
     RECORD_NAME,
@@ -171,9 +172,9 @@ def _claim(epsilon: float | None, delta: float, unit: str, terms: Terms) -> Clai
 def _target(
     scores: Scores, claim: Claim | None, found: tuple[Line, ...], terms: Terms, *, role: str
 ) -> TargetRecord:
-    weights = {line.name: line.weight for line in found if line.weight}
-    shares = split(terms.alpha, weights)
+    shares = split(terms.alpha, {line.name: line.weight for line in found if line.weight})
     estimates = tuple(line.estimate(shares.get(line.name, terms.alpha)) for line in found)
+    weights = {label(e): line.weight for line, e in zip(found, estimates, strict=True) if line.weight}
     recomputed = _recomputed(claim)
     findings = ledger.contradictions(claim, claim.ledger if claim else ())
     judged = verdict(claim, estimates, findings, weights, terms.alpha, 0)

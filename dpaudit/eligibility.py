@@ -17,7 +17,7 @@ from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate
 from dpaudit.evidence import TwoSample
 from dpaudit.scores import Design, Scores
-from dpaudit.stats import known_null, one_run, two_sample
+from dpaudit.stats import evalues, known_null, one_run, two_sample
 
 ANY, GAUSSIAN, LEDGER = "any mechanism", "Gaussian", "claimed ledger"
 _IMPLAUSIBLE = 1e-9
@@ -175,6 +175,12 @@ def _independent_runs(
                 "the runs are independent, and the threshold was declared",
                 _at(evidence, terms.threshold),
             )
+        yield each.line(
+            "certified betting",
+            2.0,
+            "runs are independent, and pairs of them are bet on at odds that nothing under the claim beats",
+            partial(evalues.anytime, evidence),
+        )
     yield Refused(
         name="known-null ranks", why="no records that were never inserted were scored beside each canary"
     )
