@@ -245,7 +245,7 @@ def _epsilon_claimed(target: TargetRecord, record: AuditRecord, item: Threshold)
     values += [
         (row.epsilon, row.accountant)
         for row in target.recomputed
-        if "PLD" in row.accountant  # the others are looser: their excess is theirs, not the model's
+        if row.accountant == "PLD"  # the others are looser: their excess is theirs, not the model's
         and row.adjacency == target.claim.adjacency
         and math.isclose(row.delta, target.claim.delta)
     ]

@@ -226,9 +226,9 @@ def _estimate(
 
 def _recomputed(epsilon: float) -> tuple[Accounted, ...]:
     return (
-        Accounted(accountant="prv", adjacency=Adjacency.ADD_REMOVE, epsilon=epsilon, delta=1e-5),
-        Accounted(accountant="pld", adjacency=Adjacency.ADD_REMOVE, epsilon=epsilon - 0.004, delta=1e-5),
-        Accounted(accountant="pld", adjacency=Adjacency.REPLACE_ONE, epsilon=2 * epsilon - 0.3, delta=1e-5),
+        Accounted(accountant="Opacus PRV", adjacency=Adjacency.ADD_REMOVE, epsilon=epsilon, delta=1e-5),
+        Accounted(accountant="PLD", adjacency=Adjacency.ADD_REMOVE, epsilon=epsilon - 0.004, delta=1e-5),
+        Accounted(accountant="PLD", adjacency=Adjacency.REPLACE_ONE, epsilon=2 * epsilon - 0.3, delta=1e-5),
     )
 
 
