@@ -48,13 +48,16 @@ def describe(record: AuditRecord, scores: Scores, lines: Sequence[Line], refused
 
 def _beside(lines: Sequence[Line], estimates: Sequence[Estimate], refuted: bool) -> list[str]:
     """What lines that do not decide are worth, and whether one of them exceeds the claim."""
-    beside = [e for line, e in zip(lines, estimates, strict=True) if not line.weight]
+    described = [line.name for line in lines if line.descriptive]
+    found = [f"No guarantee, whatever it shows: {' and '.join(described)}."] if described else []
+    pairs = zip(lines, estimates, strict=True)
+    beside = [e for line, e in pairs if not line.weight and not line.descriptive]
     if not beside:
-        return []
-    found = [
-        "Lines with decides = no hold if the whole run is a Gaussian mechanism, "
-        f"each at alpha {beside[0].alpha:g}."
-    ]
+        return found
+    found.append(
+        f"{'Other lines' if described else 'Lines'} with decides = no hold if the whole run is a Gaussian "
+        f"mechanism, each at alpha {beside[0].alpha:g}."
+    )
     above = [e for e in beside if e.p_value is not None and e.p_value <= e.alpha]
     if above and not refuted:
         most = max(above, key=lambda e: e.epsilon_lower or 0.0)

@@ -17,7 +17,7 @@ from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate
 from dpaudit.evidence import TwoSample
 from dpaudit.scores import Design, Scores
-from dpaudit.stats import evalues, known_null, one_run, two_sample
+from dpaudit.stats import credible, evalues, known_null, one_run, parametric, two_sample
 
 ANY, GAUSSIAN, LEDGER = "any mechanism", "Gaussian", "claimed ledger"
 _IMPLAUSIBLE = 1e-9
@@ -67,6 +67,7 @@ class Line:
         weight: of its share of alpha; 0 for a line that stands beside the verdict at alpha of its own.
         why: what makes it valid here.
         estimate: from its share of alpha.
+        descriptive: it guarantees nothing, and never decides.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Line:
     weight: float
     why: str
     estimate: Callable[[float], Estimate]
+    descriptive: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,10 @@ class _Against:
             return replace(found, source=full, guarantee=found.guarantee and self.decides)
 
         return Line(name=full, estimator=name, weight=weight if self.decides else 0.0, why=why, estimate=run)
+
+    def described(self, name: str, why: str, estimate: Callable[..., Estimate]) -> Line:
+        """A line that stands beside the verdict whatever is declared."""
+        return replace(self.line(name, 0.0, why, estimate), descriptive=True)
 
 
 def lines(
@@ -181,10 +187,36 @@ def _independent_runs(
             "runs are independent, and pairs of them are bet on at odds that nothing under the claim beats",
             partial(evalues.anytime, evidence),
         )
+    yield from _descriptive(evidence, against, terms)
     yield Refused(
         name="known-null ranks", why="no records that were never inserted were scored beside each canary"
     )
     yield Refused(name="one-run guesses", why="valid, yet weaker than using that the runs are independent")
+
+
+def _descriptive(
+    evidence: TwoSample, against: tuple[_Against, ...], terms: Terms
+) -> Iterator[Line | Refused]:
+    for each in against:
+        if each.label != ANY:
+            yield each.described(
+                "normal scores",
+                "the tightest bound if the scores of either kind are normal, and no guarantee if not",
+                partial(parametric.gauss_t, evidence),
+            )
+        elif terms.threshold is not None:
+            yield each.described(
+                "posterior at the threshold",
+                "what a Bayesian believes after these scores, which is no guarantee",
+                _believed(evidence, terms.threshold),
+            )
+
+
+def _believed(evidence: TwoSample, threshold: float) -> Callable[..., Estimate]:
+    def estimate(family: Family, *, alpha: float) -> Estimate:
+        return credible.joint_beta(evidence, family, threshold, alpha=alpha)
+
+    return estimate
 
 
 def _at(evidence: TwoSample, threshold: float) -> Callable[..., Estimate]:
