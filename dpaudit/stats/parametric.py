@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import f as f_law
 from scipy.stats import nct
 
-from dpaudit.check import FloatArray, finite
+from dpaudit.check import FloatArray, finite, in_range
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate
 from dpaudit.evidence import TwoSample
@@ -40,9 +40,10 @@ def gauss_t(evidence: TwoSample, family: Family, *, alpha: float) -> Estimate:
         two runs of each kind, or scores without any spread, one that says so. 40 curves of the family.
 
     Raises:
-        UsageError: no runs of one kind, scores that are not finite, or another adjacency.
+        UsageError: no runs of one kind, scores that are not finite, delta = 0, or another adjacency.
     """
     check_inputs(evidence.adjacency, family, alpha)
+    in_range("delta", family.delta, 0.0, 1.0, open_low=True, remedy="No two normals satisfy a pure claim.")
     inside, outside = finite("scores_in", evidence.scores_in), finite("scores_out", evidence.scores_out)
     if (inside.size == 0) != (outside.size == 0):
         raise UsageError(

@@ -105,6 +105,9 @@ def test_detectable_is_caught_nine_times_in_ten():
 def test_few_constant_and_missing_runs():
     for evidence in (runs([1.0], [0.0]), runs(np.ones(20), np.zeros(20)), runs([], [])):
         assert parametric.gauss_t(evidence, GAUSSIAN, alpha=0.05).epsilon_lower is None
+    pure = EpsilonDeltaFamily(base_epsilon=4.0, delta=0.0, claimed_epsilon=4.0)
+    with pytest.raises(UsageError, match=r"delta=0\.0"):
+        parametric.gauss_t(gaussian_runs(9, 9, 1.0), pure, alpha=0.05)
     with pytest.raises(UsageError, match="both kinds"):
         parametric.gauss_t(runs([], np.ones(3)), GAUSSIAN, alpha=0.05)
     assert parametric.gauss_t(runs([1.0, 2.0], [0.0, 0.5]), GAUSSIAN, alpha=0.05).epsilon_lower >= 0.0

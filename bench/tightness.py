@@ -1,0 +1,250 @@
+"""How much of a true epsilon each estimator shows: medians on exact Gaussian claims, beside their targets.
+
+Run `python bench/tightness.py --reps 40`; the tables go to bench/results/tightness.md. Scores are those of a
+tight attack on a Gaussian mechanism of the claimed epsilon at delta = 1e-5, so that nothing is missing but
+observations. A row stops after `--seconds` per estimator, whatever the repetitions so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from dpaudit.accounting import EpsilonDeltaFamily, GaussianFamily
+from dpaudit.claim import Adjacency
+from dpaudit.estimate import Estimate
+from dpaudit.evidence import Access, KnownNull, OneRun, TwoSample
+from dpaudit.stats import credible, evalues, known_null, one_run, parametric, splits, two_sample
+from dpaudit.stats.binomial import lower, upper
+from dpaudit.stats.tradeoff import gaussian_mu
+
+ALPHA, DELTA = 0.05, 1e-5
+REFERENCES = 100_000
+RESULTS = Path(__file__).parent / "results" / "tightness.md"
+
+# Medians that the project set out to reach, by epsilon and number of observations.
+_COLUMNS = ("CP*", "split", "grid", "ZB", "bet", "gCP*", "gsplit", "ggrid", "e*", "t", "SNJ", "MMC")
+TARGETS: dict[tuple[int, int], dict[str, float]] = {(1, 100): dict.fromkeys(_COLUMNS, 0.0)}
+for _key, _row in {
+    (1, 1000): (0.04, 0.00, 0.00, 0.17, 0.02, 0.11, 0.00, 0.00, 0.43, 0.57, 0.22, 0.32),
+    (1, 10000): (0.30, 0.19, 0.24, 0.38, 0.34, 0.71, 0.51, 0.62, 0.81, 0.87, 0.46, 0.59),
+    (1, 100000): (0.53, 0.42, 0.48, 0.61, 0.54, 0.90, 0.84, 0.87, 0.93, 0.95, 0.63, 0.71),
+    (2, 100): (0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.04, 0.51, 0.12, 0.16),
+    (2, 1000): (0.35, 0.12, 0.25, 0.49, 0.51, 1.07, 0.45, 0.67, 1.37, 1.56, 0.63, 0.96),
+    (2, 10000): (0.82, 0.62, 0.71, 0.95, 0.94, 1.69, 1.46, 1.60, 1.82, 1.86, 1.04, 1.32),
+    (2, 100000): (1.20, 1.06, 1.10, 1.32, 1.31, 1.89, 1.81, 1.85, 1.93, 1.95, 1.29, 1.49),
+    (4, 100): (0.12, 0.00, 0.03, 0.47, 0.28, 0.80, 0.00, 0.09, 1.92, 2.33, 0.64, 1.24),
+    (4, 1000): (1.05, 0.71, 0.92, 1.31, 1.27, 2.87, 2.16, 2.56, 3.21, 3.46, 1.47, 2.21),
+    (4, 10000): (1.79, 1.51, 1.68, 2.00, 1.92, 3.64, 3.38, 3.54, 3.78, 3.83, 2.13, 2.75),
+    (4, 100000): (2.38, 2.22, 2.27, 2.49, 2.47, 3.89, 3.83, 3.85, 3.91, 3.95, 2.46, 3.03),
+    (8, 100): (0.91, 0.40, 0.78, 1.35, 1.11, 3.58, 1.79, 3.17, 5.00, 5.95, 1.56, 3.05),
+    (8, 1000): (2.26, 1.87, 2.09, 2.62, 2.34, 6.53, 5.72, 6.22, 7.05, 7.33, 2.85, 4.58),
+    (8, 10000): (3.40, 3.02, 3.27, 3.68, 3.38, 7.55, 7.20, 7.41, 7.66, 7.78, 3.74, 5.36),
+    (8, 100000): (4.45, 4.17, 4.29, 4.72, 4.59, 7.84, 7.64, 7.81, 7.80, 7.93, 4.22, 5.94),
+}.items():
+    TARGETS[_key] = dict(zip(_COLUMNS, _row, strict=True))
+RANK_TARGETS: dict[tuple[int, int], tuple[float, float]] = {
+    (1, 10): (0, 0), (1, 30): (0, 0), (1, 100): (0.36, 0.08), (1, 1000): (0.78, 0.67),
+    (1, 10000): (0.93, 0.89), (2, 10): (0, 0), (2, 30): (0.69, 0), (2, 100): (1.30, 0.95),
+    (2, 1000): (1.76, 1.64), (2, 10000): (1.92, 1.86), (4, 10): (1.54, 0), (4, 30): (2.59, 1.59),
+    (4, 100): (3.12, 2.76), (4, 1000): (3.73, 3.61), (4, 10000): (3.91, 3.85), (8, 10): (4.97, 1.65),
+    (8, 30): (6.20, 5.06), (8, 100): (6.99, 6.56), (8, 1000): (7.66, 7.50), (8, 10000): (7.86, 7.81),
+}  # fmt: skip
+MEANING = {
+    "CP*": "Clopper-Pearson at the best threshold, both directions, (epsilon, delta)",
+    "split": "split sample, (epsilon, delta)",
+    "multi": "median of 33 split samples, (epsilon, delta)",
+    "grid": "order-statistic grid, (epsilon, delta)",
+    "ZB": "joint-beta posterior at the best threshold: credible, not a guarantee",
+    "bet": "certified betting that learns, (epsilon, delta), anytime",
+    "gCP*": "as CP*, Gaussian claim",
+    "gsplit": "as split, Gaussian claim",
+    "gmulti": "as multi, Gaussian claim",
+    "ggrid": "as grid, Gaussian claim",
+    "e*": "certified betting with the right plan, Gaussian claim, anytime",
+    "e": "certified betting that learns, Gaussian claim, anytime",
+    "t": "normal scores, non-central t: not a guarantee",
+    "SNJ": "one run, (epsilon, delta), best number of guesses",
+    "SNJ default": "one run, (epsilon, delta), default numbers of guesses",
+    "MMC": "one run, Gaussian claim, best number of guesses",
+    "MMC default": "one run, Gaussian claim, default numbers of guesses",
+}
+
+
+def families(epsilon: float, adjacency: Adjacency) -> tuple[GaussianFamily, EpsilonDeltaFamily]:
+    """The Gaussian and the bare family around a claim, which itself is left out: only bounds are wanted."""
+    mu = gaussian_mu(epsilon, DELTA)
+    return (
+        GaussianFamily(mu=mu, delta=DELTA, adjacency=adjacency),
+        EpsilonDeltaFamily(base_epsilon=epsilon, delta=DELTA, adjacency=adjacency),
+    )
+
+
+def best_threshold(epsilon: float, n: int, *, bare: bool) -> float:
+    """Where Clopper-Pearson would show most if counts were their expectations; an oracle."""
+    mu, t = gaussian_mu(epsilon, DELTA), np.linspace(-2, 6, 161)
+    tpr = lower(np.floor(n * ndtr(mu - t)), n, ALPHA / 4)
+    fpr = upper(np.ceil(n * ndtr(-t)), n, ALPHA / 4)
+    value = np.log(np.maximum(tpr - DELTA, 1e-300) / fpr) if bare else ndtri(tpr) - ndtri(fpr)
+    return float(t[np.argmax(value)])
+
+
+def two_sample_methods(epsilon: int, m: int) -> dict[str, Callable[[np.random.Generator], Estimate]]:
+    mu, n = gaussian_mu(epsilon, DELTA), m // 2
+    gaussian, bare = families(epsilon, Adjacency.ADD_REMOVE)
+    at = {kind: best_threshold(epsilon, n, bare=kind) for kind in (True, False)}
+    plan = evalues.ScorePlan(centre=mu / 2, spread=1.0, mu=mu)
+
+    def drawn(rng: np.random.Generator) -> TwoSample:
+        return TwoSample(
+            scores_in=rng.normal(mu, 1.0, n),
+            scores_out=rng.normal(size=n),
+            source="tightness",
+            access=Access.FINAL_MODEL,
+        )
+
+    return {
+        "CP*": lambda r: two_sample.at_threshold(drawn(r), bare, at[True], alpha=ALPHA),
+        "split": lambda r: splits.split_sample(drawn(r), bare, alpha=ALPHA, rng=r),
+        "multi": lambda r: splits.multi_split(drawn(r), bare, alpha=ALPHA, rng=r),
+        "grid": lambda r: two_sample.grid(drawn(r), bare, alpha=ALPHA),
+        "ZB": lambda r: credible.joint_beta(drawn(r), bare, at[True], alpha=ALPHA),
+        "bet": lambda r: evalues.anytime(drawn(r), bare, alpha=ALPHA),
+        "gCP*": lambda r: two_sample.at_threshold(drawn(r), gaussian, at[False], alpha=ALPHA),
+        "gsplit": lambda r: splits.split_sample(drawn(r), gaussian, alpha=ALPHA, rng=r),
+        "gmulti": lambda r: splits.multi_split(drawn(r), gaussian, alpha=ALPHA, rng=r),
+        "ggrid": lambda r: two_sample.grid(drawn(r), gaussian, alpha=ALPHA),
+        "e*": lambda r: evalues.anytime(drawn(r), gaussian, alpha=ALPHA, plan=plan),
+        "e": lambda r: evalues.anytime(drawn(r), gaussian, alpha=ALPHA),
+        "t": lambda r: parametric.gauss_t(drawn(r), gaussian, alpha=ALPHA),
+    }
+
+
+def one_run_methods(epsilon: int, m: int) -> dict[str, Callable[[np.random.Generator], Estimate]]:
+    mu = gaussian_mu(epsilon, DELTA)
+    gaussian, bare = families(epsilon, Adjacency.REPLACE_ONE)
+
+    def drawn(rng: np.random.Generator) -> OneRun:
+        inside = rng.random(m) < 0.5
+        return OneRun(
+            scores=rng.normal(size=m) + mu * inside,
+            included=inside,
+            source="tightness",
+            access=Access.FINAL_MODEL,
+        )
+
+    # The best number of guesses, as found on other data: an oracle.
+    pilot = drawn(np.random.default_rng(99))
+    numbers = [int(n) for n in np.unique(np.geomspace(max(8, m / 500), m, 12).astype(int))]
+
+    def best(estimator: Callable[..., Estimate], family: GaussianFamily | EpsilonDeltaFamily) -> int:
+        shown = [estimator(pilot, family, alpha=ALPHA, guesses=n).epsilon_lower or 0.0 for n in numbers]
+        return numbers[int(np.argmax(shown))]
+
+    for_bare, for_curve = best(one_run.epsilon_delta, bare), best(one_run.f_dp, gaussian)
+    return {
+        "SNJ": lambda r: one_run.epsilon_delta(drawn(r), bare, alpha=ALPHA, guesses=for_bare),
+        "SNJ default": lambda r: one_run.epsilon_delta(drawn(r), bare, alpha=ALPHA),
+        "MMC": lambda r: one_run.f_dp(drawn(r), gaussian, alpha=ALPHA, guesses=for_curve),
+        "MMC default": lambda r: one_run.f_dp(drawn(r), gaussian, alpha=ALPHA),
+    }
+
+
+def rank_methods(epsilon: int, m: int) -> dict[str, Callable[[np.random.Generator], Estimate]]:
+    gaussian, _ = families(epsilon, Adjacency.ADD_REMOVE)
+
+    def drawn(rng: np.random.Generator) -> KnownNull:
+        above = rng.binomial(REFERENCES, ndtr(-rng.normal(gaussian.mu, 1.0, m)))
+        return KnownNull(
+            p_values=(1 + above) / (REFERENCES + 1),
+            n_references=REFERENCES,
+            unit="run",
+            source="tightness",
+            access=Access.FINAL_MODEL,
+        )
+
+    return {
+        "fixed": lambda r: known_null.fixed(drawn(r), gaussian, alpha=ALPHA),
+        "anytime": lambda r: known_null.anytime(drawn(r), gaussian, alpha=ALPHA),
+    }
+
+
+def median(
+    method: Callable[[np.random.Generator], Estimate], reps: int, seconds: float, seed: int
+) -> tuple[float, float, int]:
+    """Median bound, its Monte-Carlo error (1.25 sd / sqrt(reps)), and the repetitions made."""
+    values: list[float] = []
+    started = time.perf_counter()
+    while len(values) < reps and (len(values) < 3 or time.perf_counter() - started < seconds):
+        values.append(method(np.random.default_rng([seed, len(values)])).epsilon_lower or 0.0)
+    return float(np.median(values)), 1.25 * float(np.std(values)) / len(values) ** 0.5, len(values)
+
+
+def cell(found: tuple[float, float, int], target: float | None) -> str:
+    value, error, reps = found
+    beside = "" if target is None else f" / {target:.2f}"
+    return f"{value:.2f} ±{error:.2f} ({reps}){beside}"
+
+
+def table(title: str, names: list[str], rows: list[list[str]]) -> str:
+    lines = [f"## {title}", "", "| eps | m | " + " | ".join(names) + " |", "|" + "---|" * (len(names) + 2)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--reps", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=10.0, help="per estimator and row")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--only", nargs="+", help="names of estimators")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    parts = []
+    for title, methods_of, sizes in (
+        ("Half of m runs with the canary, half without; and one run of m canaries", None, options.sizes),
+        ("Known-null ranks: m observations, all with the canary", rank_methods, [10, 30, 100, 1000, 10_000]),
+    ):
+        rows: list[list[str]] = []
+        names: list[str] = []
+        for epsilon in (1, 2, 4, 8):
+            for m in sizes:
+                methods = (
+                    methods_of(epsilon, m)
+                    if methods_of
+                    else {**two_sample_methods(epsilon, m), **one_run_methods(epsilon, m)}
+                )
+                methods = {k: v for k, v in methods.items() if not options.only or k in options.only}
+                names = list(methods)
+                targets = (
+                    TARGETS[epsilon, m]
+                    if methods_of is None
+                    else dict(zip(("fixed", "anytime"), RANK_TARGETS[epsilon, m], strict=True))
+                )
+                row = [str(epsilon), str(m)]
+                for name, method in methods.items():
+                    found = median(method, options.reps, options.seconds, epsilon * m)
+                    row.append(cell(found, targets.get(name)))
+                    print(f"eps {epsilon} m {m} {name}: {row[-1]}", flush=True)
+                rows.append(row)
+        if names:
+            parts.append(table(title, names, rows))
+    notes = "\n".join(f"- **{name}**: {meaning}" for name, meaning in MEANING.items())
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(
+        "# Tightness on exact Gaussian claims\n\n"
+        f"Median lower bound at {1 - ALPHA:.0%}, delta = {DELTA:g}; ± Monte-Carlo error of the median "
+        "(repetitions) / target.\n`bench/tightness.py` makes this page.\n\n"
+        + "\n".join(parts)
+        + "\n"
+        + notes
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
