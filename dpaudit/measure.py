@@ -14,11 +14,11 @@ from dpaudit.check import FloatArray
 from dpaudit.claim import Adjacency, Claim
 from dpaudit.disclosure import clustered_ranks, final_scores, slices
 from dpaudit.estimate import Estimate, Rate
-from dpaudit.evidence import Access, Evidence, Finding, Guesses, KnownNull, Replay
+from dpaudit.evidence import Access, Evidence, Finding, Guesses, KnownNull, Note, Replay, Sampling
 from dpaudit.plan import AuditPlan
 from dpaudit.protocols import ModelAttack, StepAttack, View
 from dpaudit.record import Coverage, Curve
-from dpaudit.stats import clusters, known_null, noise, reconstruction, roc
+from dpaudit.stats import clusters, known_null, noise, reconstruction, roc, sampler
 from dpaudit.stats.family import Family
 from dpaudit.stats.multiplicity import split
 from dpaudit.trial import attacks_of
@@ -81,9 +81,16 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         if isinstance(evidence, Finding):
             findings.append(evidence)
             continue
+        if isinstance(evidence, Note):
+            continue  # The checklist has it.
         if claim is None or not claim.ledger:
             continue  # What one step shows becomes an epsilon only by composing the steps of a ledger.
         family = family_for(claim, adjacency=evidence.adjacency, delta=plan.delta)
+        if isinstance(evidence, Sampling):
+            level = shares[evidence.source]
+            estimates.append(sampler.sampler(evidence, family, claim.ledger, alpha=level))
+            findings += sampler.findings(evidence, family, claim.ledger, alpha=level)
+            continue
         estimates += _estimates(evidence, family, shares)
         findings += replay_findings(evidence, family) if isinstance(evidence, Replay) else ()
         curves += _step_curves(evidence, family, shares)

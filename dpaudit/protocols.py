@@ -95,6 +95,26 @@ class View:
     stopped: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a script ended.
+
+    Attributes:
+        how: "finished", "crashed" (an exception, or an exit code that is not 0), "stopped" (by an attack) or
+            "interrupted".
+        code: that the interpreter would have ended with.
+        message: of the exception, in one line.
+        where: file and line in the user's own code.
+        step: at which an attack stopped it.
+    """
+
+    how: str
+    code: int = 0
+    message: str = ""
+    where: str = ""
+    step: int | None = None
+
+
 class StopTraining(BaseException):
     """Raised by a step attack that has seen enough; the target catches it and says where it stopped.
 
@@ -197,7 +217,12 @@ class StepOracle(Protocol):
         ...
 
     def execute(
-        self, batch: Sequence[RowArray] | None = None, *, noise: bool = True, frozen: bool = False
+        self,
+        batch: Sequence[RowArray] | None = None,
+        *,
+        after: Sequence[RowArray] | None = None,
+        noise: bool = True,
+        frozen: bool = False,
     ) -> Execution:
         """Execute the real step on a batch of one's own without touching weights or state.
 
@@ -205,6 +230,7 @@ class StepOracle(Protocol):
             batch: micro-batches of per-record gradients, (b_i, d) each, which may be empty; None for the
                 batch at hand. Where no per-record gradients are formed, their sum is what the
                 optimizer finds, clipped already.
+            after: a batch of one's own to make a step on first, so that what it leaves behind shows.
             noise: as in `release`.
             frozen: as in `release`.
 

@@ -33,6 +33,7 @@ ENGINES: Mapping[str, str] = {
     "local": "dpaudit.backend:LocalEngine",
 }
 TRAINING_TARGET = "dpaudit.targets.observed:TrainingFunction"
+SCRIPT_TARGET = "dpaudit.targets.script:ScriptTarget"
 LOAD_DATA = "dpaudit.targets.datasets:load"
 
 _PLAIN: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}

@@ -28,6 +28,8 @@ class Books:
     def __init__(self) -> None:
         self._accountants: list[IAccountant] = []
         self._before: dict[int, History] = {}
+        self._asked: list[float] = []
+        self._asking = 0
 
     def open(self, accountant: IAccountant) -> None:
         """Know an accountant from now on, with what it was told before."""
@@ -41,9 +43,10 @@ class Books:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Take note of every step that any of Opacus's accountants is told of."""
-        originals: list[tuple[Any, Callable[..., Any]]] = [
-            (kind, kind.step) for kind in (RDPAccountant, PRVAccountant, GaussianAccountant)
+        """Take note of every step that any of Opacus's accountants is told of, and of what it is asked."""
+        kinds = (RDPAccountant, PRVAccountant, GaussianAccountant)
+        originals: list[tuple[Any, Callable[..., Any], Callable[..., Any]]] = [
+            (kind, kind.step, kind.get_epsilon) for kind in kinds
         ]
 
         def watched(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,13 +58,32 @@ class Books:
 
             return observed
 
-        for kind, step in originals:
-            kind.step = watched(step)
+        def heard(get_epsilon: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(get_epsilon)
+            def observed(accountant: IAccountant, /, delta: float, *args: Any, **kwargs: Any) -> Any:
+                # One accountant may ask another, at a delta of its own.
+                if not self._asking:
+                    self._asked.append(float(delta))
+                self._asking += 1
+                try:
+                    return get_epsilon(accountant, delta, *args, **kwargs)
+                finally:
+                    self._asking -= 1
+
+            return observed
+
+        for kind, step, get_epsilon in originals:
+            kind.step, kind.get_epsilon = watched(step), heard(get_epsilon)
         try:
             yield
         finally:
-            for kind, step in originals:
-                kind.step = step
+            for kind, step, get_epsilon in originals:
+                kind.step, kind.get_epsilon = step, get_epsilon
+
+    def last_delta(self, default: float) -> float:
+        """The delta at which training code asked for its epsilon last."""
+        right = [delta for delta in self._asked if 0 < delta < 1]
+        return right[-1] if right else default
 
     def told(self) -> Ledger:
         """The phases that the accountants were told of, those loaded from elsewhere included."""

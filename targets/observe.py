@@ -6,7 +6,7 @@ offered to the step attacks before it happens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -188,6 +188,7 @@ def observe(
     rng: np.random.Generator,
     *,
     seeds: Sequence[int] = (),
+    prepare: Callable[[DPOptimizer], None] | None = None,
 ) -> Iterator[Observation]:
     """Instrument every `PrivacyEngine` and `DPOptimizer` made inside, and undo it afterwards.
 
@@ -196,6 +197,7 @@ def observe(
         canaries: of the run.
         rng: of the attacks.
         seeds: that the caller hands to the training code; a generator seeded with one is not public.
+        prepare: called with each optimizer that an engine made private.
     """
     observation = Observation(attacks, canaries, rng, seeds)
     make_private, initialise = PrivacyEngine.make_private, DPOptimizer.__init__
@@ -203,7 +205,10 @@ def observe(
     @wraps(make_private)
     def observed_make_private(engine: PrivacyEngine, /, *args: Any, **kwargs: Any) -> Any:
         made = make_private(engine, *args, **kwargs)
-        observation.engine_made(engine, next(o for o in made if isinstance(o, DPOptimizer)), made[-1])
+        optimizer = next(o for o in made if isinstance(o, DPOptimizer))
+        observation.engine_made(engine, optimizer, made[-1])
+        if prepare is not None:
+            prepare(optimizer)
         return made
 
     @wraps(initialise)

@@ -1,0 +1,119 @@
+"""`dpaudit trace`: an unmodified training script under observation."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpaudit.claim_cli import Epsilon, option
+
+if TYPE_CHECKING:
+    from dpaudit.trace import Traced
+
+_OUT = Path("audits")
+_CLAIM, _LOOKING, _OUTPUT = "The claim", "How closely to look", "Output"
+Script = Annotated[str, typer.Argument(help="The script, or with -m the name of a module.", metavar="SCRIPT")]
+Arguments = Annotated[list[str] | None, typer.Argument(help="Its own arguments.", metavar="[ARGS]...")]
+Module = Annotated[bool, typer.Option("--module", "-m", help="Run a module, as python -m does.")]
+Delta = Annotated[float | None, option(_CLAIM, "Delta of the claim; else the one that the script asks for.")]
+Alpha = Annotated[float, option(_CLAIM, "Error probability of the verdict.")]
+Canaries = Annotated[
+    bool,
+    option(
+        _LOOKING, "Insert canaries into real steps, which changes the weights.", "--canaries/--no-canaries"
+    ),
+]
+Every = Annotated[int, option(_LOOKING, "Canaries at the first 8 steps and at every so many-th.")]
+Looks = Annotated[int, option(_LOOKING, "Steps that are re-executed on neighbouring batches.")]
+StopEarly = Annotated[
+    bool, option(_LOOKING, "Stop the script at a contradiction beyond doubt.", "--stop-early")
+]
+Control = Annotated[
+    bool, option(_LOOKING, "Run the script again with a planted fault, to be caught.", "--control")
+]
+Fault = Annotated[str, option(_LOOKING, "The fault of that control.")]
+Seed = Annotated[int, option(_LOOKING, "Of the audit's own random streams.")]
+Out = Annotated[Path | None, option(_OUTPUT, "Folder of the record.", "--out")]
+Quiet = Annotated[bool, option(_OUTPUT, "Print nothing of the audit but errors.", "--quiet", "-q")]
+AsJson = Annotated[
+    bool, option(_OUTPUT, "Print a summary as JSON, and the script's output on stderr.", "--json")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    settings = {"allow_interspersed_args": False, "ignore_unknown_options": False}
+    app.command(name="trace", context_settings=settings)(trace)
+
+
+def trace(
+    script: Script,
+    arguments: Arguments = None,
+    module: Module = False,
+    epsilon: Epsilon = None,
+    delta: Delta = None,
+    alpha: Alpha = 0.05,
+    canaries: Canaries = True,
+    every: Every = 25,
+    looks: Looks = 10,
+    stop_early: StopEarly = False,
+    control: Control = False,
+    fault: Fault = "half-noise",
+    seed: Seed = 0,
+    out: Out = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a training script unchanged, look at its private steps, and judge its claim.
+
+    Options of dpaudit come before the script; what follows it is the script's own.
+    """
+    from dpaudit.trace import Job, checked
+    from dpaudit.trace import trace as run
+
+    job = checked(
+        Job(
+            path=script,
+            module=module,
+            arguments=tuple(arguments or ()),
+            out=out or _OUT / (script.rpartition(".")[2] if module else Path(script).stem),
+            command=shlex.join(["dpaudit", *sys.argv[1:]]),
+            epsilon=epsilon,
+            delta=delta,
+            alpha=alpha,
+            seed=seed,
+            canaries=canaries,
+            every=every,
+            looks=looks,
+            stop_early=stop_early,
+            fault=fault if control else None,
+        )
+    )
+    traced = run(job, stdout=sys.stderr if as_json else None)
+    raise typer.Exit(_tell(traced, job.out, quiet=quiet, as_json=as_json))
+
+
+def _tell(traced: Traced, folder: Path, *, quiet: bool, as_json: bool) -> int:
+    """Write the page, print the verdict, and return the exit code."""
+    from rich.console import Console
+
+    from dpaudit.gate import evaluate
+    from dpaudit.policy import find_policy
+    from dpaudit.reports import html, jsonview, text
+    from dpaudit.store import write_atomic
+
+    gate = evaluate(traced.record, find_policy(Path.cwd()))
+    page = folder / "report.html"
+    write_atomic(page, html.render(traced.record, gate).encode())
+    if traced.answer:
+        typer.echo(f"\n{traced.answer}", err=True)
+    if as_json:
+        typer.echo(jsonview.render(traced.record), nl=False)
+    elif not quiet:
+        text.print_summary(traced.record, Console())
+        typer.echo(f"Report: {page}")
+    return traced.record.exit_code if traced.ended.how in ("crashed", "interrupted") else gate.exit_code
