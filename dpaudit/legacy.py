@@ -81,6 +81,7 @@ def _present(tree: ast.AST, engine: ast.Call, attach: ast.Call | None) -> str:
         f"    optimizer={optimizer},",
         f"    data_loader={loader},",
     ]
+    names: tuple[str, ...]
     if "target_epsilon" in given:
         names = ("target_epsilon", "target_delta", "epochs", "max_grad_norm")
     else:

@@ -15,27 +15,19 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
 from dpaudit import __version__, legacy
-from dpaudit.canary import Canaries
 from dpaudit.errors import UsageError
-from dpaudit.evidence import Access, Evidence
 from dpaudit.judge import EXIT_LOST, AuditJudgement, judge_audit
 from dpaudit.plan import AuditPlan, parse
-from dpaudit.protocols import Ended, RowArray, StepAttack, StepOracle, StepSession, View
+from dpaudit.protocols import Ended, View
 from dpaudit.record import RECORD_NAME, SCHEMA_VERSION, AuditRecord, Provenance, TrialRecord, dump
 from dpaudit.registry import ATTACKS, SCRIPT_TARGET, resolve
+from dpaudit.schedule import Thinned
 from dpaudit.store import write_atomic
 from dpaudit.trial import step_attacks
 from dpaudit.verdict import Status
 
 _ENVIRONMENT = ("torch", "opacus", "dp-accounting", "numpy", "scipy")
-
-FIRST = 8
-"""Steps at the start of which every one carries a canary."""
-
-DEFAULT_FAULT = "half-noise"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,54 +158,6 @@ def _plan(job: Job, delta: float, *, control: bool = False) -> AuditPlan:
         "attacks": attacks,
     }
     return parse(document, "the options")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thinned:
-    """A step attack at the first eight steps and at every n-th, fixed before anything runs.
-
-    Attributes:
-        inner: the attack.
-        every: n.
-    """
-
-    inner: StepAttack
-    every: int
-
-    @property
-    def name(self) -> str:
-        """See `StepAttack`."""
-        return self.inner.name
-
-    @property
-    def access(self) -> Access:
-        """See `StepAttack`."""
-        return self.inner.access
-
-    def begin(self, canaries: Canaries, rng: np.random.Generator) -> ThinnedSession:
-        """See `StepAttack`."""
-        return ThinnedSession(self.inner.begin(canaries, rng), self.every)
-
-
-class ThinnedSession:
-    """The session of the inner attack, asked at some steps only."""
-
-    def __init__(self, inner: StepSession, every: int):
-        self._inner = inner
-        self._every = every
-
-    def observe(self, step: StepOracle) -> RowArray | None:
-        """See `StepSession`."""
-        due = step.index < FIRST or step.index % self._every == 0
-        return self._inner.observe(step) if due else None
-
-    def released(self, gradient: RowArray) -> None:
-        """See `StepSession`."""
-        self._inner.released(gradient)
-
-    def evidence(self) -> tuple[Evidence, ...]:
-        """See `StepSession`."""
-        return self._inner.evidence()
 
 
 def _trial(name: str, view: View, ended: Ended) -> TrialRecord:

@@ -19,7 +19,11 @@ _LINES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 
 def draw(target: TargetRecord, prefix: str) -> Drawing | None:
     """Reported, recomputed and shown epsilon against steps; None where the record has no such curves."""
-    found = [(curve, *style) for kind, *style in _LINES for curve in of_kind(target, kind)]
+    found: list[tuple[Curve, str, str, dict[str, Any]]] = [
+        (curve, name, colour, style)
+        for kind, name, colour, style in _LINES
+        for curve in of_kind(target, kind)
+    ]
     if not found:
         return None
     finite = [y for curve, *_ in found for y in curve.y if math.isfinite(y)]

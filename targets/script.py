@@ -203,7 +203,8 @@ class _Hands:
         places: list[tuple[Any, str]] = [(torch, name) for name in _DRAWS]
         places += [(torch.Tensor, name) for name in _IN_PLACE]
         originals = [(owner, name, getattr(owner, name)) for owner, name in places]
-        seeding: Callable[[int], Any] = torch.manual_seed
+        library: Any = torch
+        seeding: Callable[[int], Any] = library.manual_seed
 
         def counted(function: Callable[..., Any]) -> Callable[..., Any]:
             @wraps(function)
@@ -224,11 +225,11 @@ class _Hands:
 
         for owner, name, original in originals:
             setattr(owner, name, counted(original))
-        torch.manual_seed = seeded
+        library.manual_seed = seeded
         try:
             yield
         finally:
-            torch.manual_seed = seeding
+            library.manual_seed = seeding
             for owner, name, original in originals:
                 setattr(owner, name, original)
 

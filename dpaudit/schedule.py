@@ -1,0 +1,62 @@
+"""At which steps an attack looks, fixed before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpaudit.canary import Canaries
+from dpaudit.evidence import Access, Evidence
+from dpaudit.protocols import RowArray, StepAttack, StepOracle, StepSession
+
+FIRST = 8
+"""Steps at the start of a run that are all looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thinned:
+    """A step attack at the first eight steps and at every n-th, fixed before anything runs.
+
+    Attributes:
+        inner: the attack.
+        every: n.
+    """
+
+    inner: StepAttack
+    every: int
+
+    @property
+    def name(self) -> str:
+        """See `StepAttack`."""
+        return self.inner.name
+
+    @property
+    def access(self) -> Access:
+        """See `StepAttack`."""
+        return self.inner.access
+
+    def begin(self, canaries: Canaries, rng: np.random.Generator) -> ThinnedSession:
+        """See `StepAttack`."""
+        return ThinnedSession(self.inner.begin(canaries, rng), self.every)
+
+
+class ThinnedSession:
+    """The session of the inner attack, asked at some steps only."""
+
+    def __init__(self, inner: StepSession, every: int):
+        self._inner = inner
+        self._every = every
+
+    def observe(self, step: StepOracle) -> RowArray | None:
+        """See `StepSession`."""
+        due = step.index < FIRST or step.index % self._every == 0
+        return self._inner.observe(step) if due else None
+
+    def released(self, gradient: RowArray) -> None:
+        """See `StepSession`."""
+        self._inner.released(gradient)
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """See `StepSession`."""
+        return self._inner.evidence()
