@@ -6,14 +6,16 @@ exactly what the record contributed (Cebere et al. 2026, arXiv:2602.17454, call 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from dpaudit.canary import Canaries
 from dpaudit.check import FloatArray
-from dpaudit.evidence import Access, Evidence, Finding, NoiseSample, Replay
+from dpaudit.evidence import Access, Evidence, Finding, NoiseSample, Note, Replay
 from dpaudit.protocols import RowArray, StepOracle
 
 
@@ -53,6 +55,7 @@ class ReplaySession:
         self._draws = self._executions = self._looked = 0
         self._claimed = 0.0
         self._repeated: list[str] = []
+        self._untested = ""
 
     def observe(self, step: StepOracle) -> None:
         """Look at the first step and every `stride`-th; costs about 12 + parameters + repeats executions."""
@@ -67,6 +70,7 @@ class ReplaySession:
             self._measure_sensitivity(step)
         elif not self._sensitivity:
             self._sensitivity, self._where = 1.0, "not measured: no per-record gradients are formed"
+            self._untested = "no per-record gradients are formed"
 
     def released(self, gradient: RowArray) -> None:
         """Nothing was inserted."""
@@ -87,15 +91,37 @@ class ReplaySession:
 
     def _measure_sensitivity(self, step: StepOracle) -> None:
         """Largest distance between releases of neighbouring batches under equal noise, in units of C."""
-        base = step.release(frozen=True).astype(np.float64)
+        release = self._repeatable(step)
+        if release is None:
+            self._untested = "two executions of one step differ even without noise and from one random state"
+            self._sensitivity = max(self._sensitivity, 1.0)
+            return
+        base = release().astype(np.float64)
         self._executions += 1
-        for where, neighbour in self._neighbours(step, base):
+        for where, neighbour in self._neighbours(step, base, release):
             distance = float(np.linalg.norm(neighbour - base)) / step.max_grad_norm
             self._executions += 1
-            if not distance <= self._sensitivity:
+            if not math.isfinite(distance) or distance > self._sensitivity:
                 self._sensitivity, self._where = distance, f"{where}, step {step.index}"
+            if not math.isfinite(distance):
+                self._sensitivity = math.inf
 
-    def _neighbours(self, step: StepOracle, base: FloatArray) -> Iterator[tuple[str, RowArray]]:
+    def _repeatable(self, step: StepOracle) -> Callable[..., RowArray] | None:
+        """How to execute the step so that equal batches give equal releases; None if it cannot be had.
+
+        Without noise if the optimizer heeds its noise multiplier, else from a frozen random state: noise
+        from a generator that nobody knows of must not pass for what a record contributed.
+        """
+        for release in (partial(step.release, noise=False), partial(step.release, frozen=True)):
+            first, second = (release() for _ in range(2))
+            self._executions += 2
+            if np.array_equal(first, second):
+                return release
+        return None
+
+    def _neighbours(
+        self, step: StepOracle, base: FloatArray, release: Callable[..., RowArray]
+    ) -> Iterator[tuple[str, RowArray]]:
         """Releases with one record more or less: huge ones, with and against the batch, and real ones."""
         rows = step.rows()
         total = rows.astype(np.float64).sum(axis=0) if len(rows) else np.ones(base.size)
@@ -106,16 +132,16 @@ class ReplaySession:
             "huge, against it": -total,
         }
         for name, direction in directions.items():
-            yield name, step.release(insert=self._huge(direction, step), frozen=True)
+            yield name, release(insert=self._huge(direction, step))
         starts = np.cumsum([0, *step.sizes])
         for i, name in enumerate(step.names):
             only = np.zeros(base.size)
             only[starts[i] : starts[i + 1]] = random[starts[i] : starts[i + 1]]
-            yield f"huge in parameter {name} alone", step.release(insert=self._huge(only, step), frozen=True)
+            yield f"huge in parameter {name} alone", release(insert=self._huge(only, step))
         if len(rows):
             largest = int(np.linalg.norm(rows, axis=1).argmax())
-            yield "largest record removed", step.release(remove=largest, frozen=True)
-            yield "largest record twice", step.release(insert=rows[largest], frozen=True)
+            yield "largest record removed", release(remove=largest)
+            yield "largest record twice", release(insert=rows[largest])
 
     def _huge(self, direction: FloatArray, step: StepOracle) -> RowArray:
         norm = np.linalg.norm(direction)
@@ -139,7 +165,19 @@ class ReplaySession:
             executions=self._executions,
             steps=self._looked,
         )
-        return (measured, *self._repetitions())
+        return (measured, *self._repetitions(), *self._blind())
+
+    def _blind(self) -> tuple[Note, ...]:
+        if not self._untested:
+            return ()
+        return (
+            Note(
+                check="clip not tested",
+                where="every step",
+                measured=self._untested,
+                meaning="Noise was measured, but how far one record moves the sum was not.",
+            ),
+        )
 
     def _repetitions(self) -> tuple[Finding, ...]:
         if not self._repeated:

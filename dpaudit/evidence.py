@@ -224,5 +224,8 @@ class Note:
     access: Access = Access.REPLAY
 
 
+BLIND = ("clip not tested", "unwatched steps")
+"""Checks of notes that leave a part of the guarantee unseen: silence about the rest is then inconclusive."""
+
 Evidence = KnownNull | TwoSample | OneRun | Guesses | Replay | Sampling | Finding | Note
 """Every kind of evidence."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dpaudit import ledger, measure
 from dpaudit.claim import Claim
 from dpaudit.estimate import Estimate
-from dpaudit.evidence import Access, Finding
+from dpaudit.evidence import BLIND, Access, Finding, Note
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.protocols import View
 from dpaudit.record import Coverage, TargetRecord, TrialRecord
@@ -100,14 +100,25 @@ def _judge(
         findings=findings,
         curves=(*found.curves, *ledger.course(audited, own, found.curves)),
         checklist=ledger.checklist(audited, own, recomputed),
-        verdict=verdict(claim, found.estimates, findings, measure.weights(plan), alpha, lost),
+        verdict=_as_far_as_seen(
+            verdict(claim, found.estimates, findings, measure.weights(plan), alpha, lost), audited
+        ),
         weights_sha256=audited.weights_sha256 if audited else "",
     )
 
 
+def _as_far_as_seen(judged: Verdict, view: View | None) -> Verdict:
+    """Silence is inconclusive where a part of the guarantee was out of sight."""
+    blind = [e for e in (view.evidence if view else ()) if isinstance(e, Note) and e.check in BLIND]
+    if not blind or judged.status is not Status.NOT_REFUTED:
+        return judged
+    reason = f"{blind[0].check}: {blind[0].measured}. {blind[0].meaning} {judged.reason}"
+    return replace(judged, status=Status.INCONCLUSIVE, reason=reason)
+
+
 def _declared_but_not_private(target: TargetPlan, view: View, claim: Claim) -> tuple[Finding, ...]:
-    """An epsilon that was declared for a run in which no private optimizer made a step."""
-    if target.claim is None or claim.ledger or math.isinf(claim.epsilon) or view.claim is None:
+    """An epsilon for a run in which an engine was made and no private optimizer made a step."""
+    if claim.ledger or math.isinf(claim.epsilon) or view.claim is None:
         return ()
     return (
         Finding(
@@ -145,6 +156,8 @@ def verdict(
         return _inconclusive(
             "No privacy was claimed: no private optimizer ran, and the plan declares no epsilon.", guarantees
         )
+    if math.isinf(claim.epsilon):
+        return _inconclusive("An unbounded epsilon is claimed, which nothing can contradict.", guarantees)
     best = _best(claim, guarantees, findings)
     if findings:
         first = max(findings, key=lambda f: f.epsilon if f.epsilon is not None else -1.0)

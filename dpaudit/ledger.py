@@ -38,8 +38,8 @@ def contradictions(claim: Claim | None, accounted: Ledger) -> tuple[Finding, ...
     """A claim below what its own ledger gives, by the tightest sound accountant."""
     if claim is None:
         return ()
-    if not claim.ledger:
-        return ()
+    if not claim.ledger or any(phase.sampler is Sampler.UNKNOWN for phase in claim.ledger):
+        return ()  # Batches drawn nobody knows how owe no epsilon that could be stated.
     # The lower figure: for shuffled batches the upper one counts no amplification at all and would accuse.
     owed = accounting.epsilon_lower(claim.ledger, claim.delta, claim.adjacency)
     if owed <= claim.epsilon * (1 + TOLERANCE) + TOLERANCE:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import chdtri
 
 from dpaudit.accounting import family_for
 from dpaudit.check import FloatArray
-from dpaudit.claim import Adjacency, Claim
+from dpaudit.claim import Adjacency, Claim, Sampler
 from dpaudit.disclosure import clustered_ranks, final_scores, slices
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.evidence import Access, Evidence, Finding, Guesses, KnownNull, Note, Replay, Sampling
@@ -83,8 +84,9 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
             continue
         if isinstance(evidence, Note):
             continue  # The checklist has it.
-        if claim is None or not claim.ledger:
+        if not composable(claim):
             continue  # What one step shows becomes an epsilon only by composing the steps of a ledger.
+        assert claim is not None
         family = family_for(claim, adjacency=evidence.adjacency, delta=plan.delta)
         if isinstance(evidence, Sampling):
             level = shares[evidence.source]
@@ -99,19 +101,38 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
     ]
     for attack in attacks_of(plan).values():
         if isinstance(attack, ModelAttack):
-            family = family_for(claim, adjacency=Adjacency.REPLACE_ONE, delta=plan.delta)
             ranks = clustered_ranks(attack, views)
             if ranks is not None:
-                estimates.append(clusters.clustered(ranks, family, alpha=shares[attack.name]))
+                estimates += _run_level(ranks, claim, plan, shares[attack.name])
             scores = final_scores(attack, views)
             if scores is not None:
                 rates += _membership_rates(attack, scores, views[0], plan)
                 curves += _membership_curves(attack, scores, views[0], plan.alpha)
     if claim is not None:
-        curves.append(_claimed_roc(family_for(claim, adjacency=Adjacency.REPLACE_ONE, delta=plan.delta)))
+        curves.append(_claimed_roc(_whole_run(claim, plan)))
     return Measured(
         estimates=tuple(estimates), rates=tuple(rates), findings=tuple(findings), curves=tuple(curves)
     )
+
+
+def composable(claim: Claim | None) -> bool:
+    """Whether the claim has a ledger whose every phase says how its batches were drawn."""
+    if claim is None or not claim.ledger:
+        return False
+    return all(phase.sampler is not Sampler.UNKNOWN for phase in claim.ledger)
+
+
+def _whole_run(claim: Claim | None, plan: AuditPlan) -> Family:
+    """Family against which a run is tested: of the ledger, or of any mechanism with the bare epsilon."""
+    shape = "auto" if claim is None or composable(claim) else "epsilon-delta"
+    return family_for(claim, adjacency=Adjacency.REPLACE_ONE, delta=plan.delta, shape=shape)
+
+
+def _run_level(ranks: KnownNull, claim: Claim | None, plan: AuditPlan, alpha: float) -> Iterator[Estimate]:
+    """The exact bet decides; the t-interval, which needs near-normal run means, stands beside it."""
+    family = _whole_run(claim, plan)
+    yield clusters.clustered_betting(ranks, family, alpha=alpha)
+    yield replace(clusters.clustered(ranks, family, alpha=alpha), guarantee=False)
 
 
 def _estimates(evidence: Evidence, family: Family, shares: Mapping[str, float]) -> Iterator[Estimate]:
@@ -133,7 +154,9 @@ def replay_findings(replay: Replay, family: Family) -> Iterator[Finding]:
     Only what is beyond doubt becomes a finding: a parameter whose noise is too small for the measured
     sensitivity at a level of 1e-9. Smaller deviations are left to the test that spends alpha.
     """
-    sensitivity = max(noise.effective_sensitivity(replay), 1.0)
+    sensitivity = noise.effective_sensitivity(replay)
+    if sensitivity <= 0:
+        return
     doubtful = noise.too_small(replay, scale=sensitivity)
     sure = {where for where, p in doubtful.items() if p < BEYOND_DOUBT}
     samples = [sample for sample in replay.noise if sample.where in sure]
@@ -141,8 +164,10 @@ def replay_findings(replay: Replay, family: Family) -> Iterator[Finding]:
         return
     worst = min(samples, key=lambda sample: sample.sum_of_squares / sample.count)
     std = math.sqrt(worst.sum_of_squares / worst.count)
-    scale = std / worst.claimed_std
-    if std == 0 or scale < 1 - _CLEARLY:
+    # The epsilon that follows is a bound, too: from the largest noise that is not beyond doubt too small.
+    upper = math.sqrt(worst.sum_of_squares / float(chdtri(worst.count, 1 - BEYOND_DOUBT / len(replay.noise))))
+    scale = upper / worst.claimed_std
+    if std == 0 or std < worst.claimed_std * sensitivity * (1 - _CLEARLY):
         yield Finding(
             check="noise",
             where=f"parameter {worst.where}" if len(samples) < len(replay.noise) else "every parameter",
@@ -151,7 +176,7 @@ def replay_findings(replay: Replay, family: Family) -> Iterator[Finding]:
             epsilon=family.epsilon(scale / sensitivity) if std else math.inf,
             remedy="Add noise of std noise_multiplier * max_grad_norm to the sum of every parameter.",
         )
-    if sensitivity > 1:
+    if sensitivity > 1 + noise.SENSITIVITY_TOLERANCE:
         yield Finding(
             check="sensitivity",
             where=replay.sensitivity_where,
@@ -194,7 +219,7 @@ def _reconstruction_rate(guesses: Guesses, claim: Claim | None, plan: AuditPlan)
     alpha = plan.alpha / len(plan.attacks)
     lower, upper = reconstruction.success_interval(guesses, alpha=alpha)
     limit = None
-    if claim is not None and claim.ledger:
+    if claim is not None and composable(claim):
         family = family_for(claim, adjacency=guesses.adjacency, delta=plan.delta)
         limit = reconstruction.success_limit(family, guesses.baseline, guesses.unit)
     return Rate(

@@ -168,12 +168,12 @@ def module_files(functions: Iterable[Callable[..., Any]]) -> tuple[Path, ...]:
     own = [function for function in functions if function.__module__.partition(".")[0] != "dpaudit"]
     sources = {Path(file).resolve() for function in own if (file := inspect.getsourcefile(function))}
     folders = {file.parent for file in sources}
-    for module in list(sys.modules.values()):
-        name = module.__name__.partition(".")[0]
-        file = Path(getattr(module, "__file__", None) or "").resolve()
-        installed = {"site-packages", "dist-packages"} & set(file.parts)
-        if name != "dpaudit" and file.suffix == ".py" and not installed and folders & set(file.parents):
-            sources.add(file)
+    for name, module in list(sys.modules.items()):
+        found = Path(getattr(module, "__file__", None) or "").resolve()
+        installed = {"site-packages", "dist-packages"} & set(found.parts)
+        own_module = name.partition(".")[0] != "dpaudit" and found.suffix == ".py" and not installed
+        if own_module and folders & set(found.parents):
+            sources.add(found)
     return tuple(sorted(sources))
 
 

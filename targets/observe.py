@@ -53,6 +53,7 @@ class Observation:
         self._returned: dict[int, tuple[Any, Rule]] = {}
         self._phases: dict[_Settings, int] = {}
         self._steps: list[remarks.Step] = []
+        self._stepped: set[int] = set()
         self._seeds = tuple(seeds)
         self.dataset_size = int(canaries.member.sum()) or None
 
@@ -87,6 +88,7 @@ class Observation:
 
     def step_made(self, optimizer: DPOptimizer, batch_size: int | None) -> int:
         """Enter one noisy step into the ledger and return the index of its phase."""
+        self._stepped.add(id(optimizer))
         root, stated = self._returned.get(id(optimizer), (None, None))
         taken = self.loaders.taken(batch_size, [known for known, _ in self._returned.values()])
         self.bypass.private_step(optimizer)
@@ -169,7 +171,19 @@ class Observation:
 
     def notes(self) -> tuple[Note, ...]:
         """What contradicts no claim by itself but limits what it is worth."""
-        return (*remarks.notes(self), *self.bypass.notes())
+        return (*remarks.notes(self), *self.bypass.notes(), *self._unwatched())
+
+    def _unwatched(self) -> tuple[Note, ...]:
+        if len(self._stepped) < 2 or not self.sessions:
+            return ()
+        return (
+            Note(
+                check="unwatched steps",
+                where=f"{len(self._stepped)} private optimizers",
+                measured="only the first one that stepped was replayed",
+                meaning="Nothing is known of the clip and noise of the others: audit each by itself.",
+            ),
+        )
 
 
 def _rule(taken: Taken | None, stated: Rule | None) -> Rule | None:
