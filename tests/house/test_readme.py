@@ -101,6 +101,7 @@ def reader(tmp_path, monkeypatch):
     (tmp_path / "audits/default").mkdir(parents=True)
     (tmp_path / "audits/default" / RECORD_NAME).write_bytes(dump(quiet_record()))
     (tmp_path / "release.toml").write_text(next(block for block in blocks("toml") if "[gate]" in block))
+    (tmp_path / "train.py").write_text("print('trains nothing')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     for block in blocks("python"):
