@@ -169,10 +169,13 @@ def module_files(functions: Iterable[Callable[..., Any]]) -> tuple[Path, ...]:
     sources = {Path(file).resolve() for function in own if (file := inspect.getsourcefile(function))}
     folders = {file.parent for file in sources}
     for name, module in list(sys.modules.items()):
-        found = Path(getattr(module, "__file__", None) or "").resolve()
+        found = Path(getattr(module, "__file__", None) or "")
+        if not found.is_absolute():
+            continue  # Some modules are made in memory and name a file that is nowhere.
+        found = found.resolve()
         installed = {"site-packages", "dist-packages"} & set(found.parts)
         own_module = name.partition(".")[0] != "dpaudit" and found.suffix == ".py" and not installed
-        if own_module and folders & set(found.parents):
+        if own_module and folders & set(found.parents) and found.is_file():
             sources.add(found)
     return tuple(sorted(sources))
 
