@@ -134,6 +134,10 @@ def _plan(job: Job, delta: float, *, control: bool = False) -> AuditPlan:
     """The audit as a plan: one run without shadow models, so without attacks on the final model."""
     replay = {"steps": job.looks, "watch": False, "stop_early": job.stop_early}
     known = {field.name for field in fields(resolve("attack", "replay", ATTACKS))}
+    if job.stop_early and "stop_early" not in known:
+        raise UsageError(
+            "Expected a replay that can stop a script, found one that cannot. Leave --stop-early out."
+        )
     attacks: dict[str, dict[str, Any]] = {
         "replay": {"weight": 2, **{name: value for name, value in replay.items() if name in known}},
         "sampler": {"weight": 1},
