@@ -21,7 +21,6 @@ import numpy as np
 from dpaudit import __version__, accounting, ledger
 from dpaudit.bound_text import describe
 from dpaudit.claim import Adjacency, Claim
-from dpaudit.eligibility import Line, Refused, Terms, lines
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.evidence import Access
 from dpaudit.judge import EXIT, verdict
@@ -39,8 +38,9 @@ from dpaudit.record import (
     TargetRecord,
     dump,
 )
-from dpaudit.score_files import read
-from dpaudit.scores import AS_FOUND, DESIGN_WORDS, Design, Reading, Scores
+from dpaudit.scoring.eligibility import Line, Refused, Terms, lines
+from dpaudit.scoring.files import read
+from dpaudit.scoring.scores import AS_FOUND, DESIGN_WORDS, Design, Reading, Scores
 from dpaudit.stats import roc
 from dpaudit.stats.multiplicity import split
 from dpaudit.store import write_atomic

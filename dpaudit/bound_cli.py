@@ -41,6 +41,9 @@ DesignName = Annotated[
 ]
 Layout = Annotated[str, option(_READING, "long, matrix, tf-privacy, jax-privacy or privacy-meter.")]
 Inclusion = Annotated[float | None, option(_READING, "Chance of each record of a run to be in.")]
+Anew = Annotated[
+    bool, option(_READING, "Members were drawn anew for each run, also where they repeat.", "--drawn-anew")
+]
 Inserted = Annotated[
     str | None, option(_READING, f"A record not in was left out, or exchanged: {ADJACENCIES}.")
 ]
@@ -75,6 +78,7 @@ def bound(
     design: DesignName = None,
     layout: Layout = "auto",
     inclusion_probability: Inclusion = None,
+    drawn_anew: Anew = False,
     inserted: Inserted = None,
     alpha: Alpha = 0.05,
     threshold: Threshold = None,
@@ -89,9 +93,9 @@ def bound(
     # Accounting takes a second to import, and `--help` should not.
     from dpaudit import bound as api
     from dpaudit.claim import Adjacency
-    from dpaudit.eligibility import Terms
     from dpaudit.reports import jsonview
-    from dpaudit.scores import Design, Reading
+    from dpaudit.scoring.eligibility import Terms
+    from dpaudit.scoring.scores import Design, Reading
 
     reading = Reading(
         layout=layout,
@@ -100,6 +104,7 @@ def bound(
         probabilities=probabilities,
         unit=unit,
         inclusion=inclusion_probability,
+        drawn_anew=drawn_anew,
     )
     terms = Terms(
         alpha=alpha,

@@ -8,10 +8,10 @@ from functools import partial
 from textwrap import fill
 
 from dpaudit.claim import Claim
-from dpaudit.eligibility import Line, Refused
 from dpaudit.estimate import Estimate
 from dpaudit.record import AuditRecord
-from dpaudit.scores import Scores
+from dpaudit.scoring.eligibility import Line, Refused
+from dpaudit.scoring.scores import Scores
 from dpaudit.verdict import Status
 
 wrapped = partial(fill, width=100, break_long_words=False, break_on_hyphens=False)

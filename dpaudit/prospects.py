@@ -11,10 +11,11 @@ import numpy as np
 
 from dpaudit.accounting import family_for
 from dpaudit.claim import Claim
-from dpaudit.columns import Labels
-from dpaudit.eligibility import Terms, lines
 from dpaudit.estimate import Estimate
-from dpaudit.scores import Design, Reading, Rows, Scores, assemble
+from dpaudit.scoring.assemble import assemble
+from dpaudit.scoring.columns import Labels
+from dpaudit.scoring.eligibility import Terms, lines
+from dpaudit.scoring.scores import Design, Reading, Rows, Scores
 from dpaudit.stats.family import GaussianFamily
 from dpaudit.stats.multiplicity import split
 

@@ -148,7 +148,7 @@ def _bets(evidence: KnownNull, means: FloatArray, family: Family, alpha: float) 
     def p_value(scale: float, of: FloatArray) -> float:
         gain = of / np.maximum(allowed(scale), 1e-12)[:, None] - 1.0
         bets = np.log(np.maximum(1.0 + np.multiply.outer(_FRACTIONS, gain), 1e-300)).sum(axis=2)
-        return min(1.0, math.exp(math.log(bets.size) - float(logsumexp(bets))))
+        return math.exp(min(0.0, math.log(bets.size) - float(logsumexp(bets))))
 
     claimed = family.claimed_scale
     margin = 1.2816 * means.std(axis=1) / np.sqrt(means.shape[1])

@@ -9,12 +9,12 @@ import pytest
 
 from dpaudit.bound import bound
 from dpaudit.claim import Claim, Phase
-from dpaudit.eligibility import Terms
 from dpaudit.errors import UsageError
 from dpaudit.plan import AuditPlan, parse
 from dpaudit.plan_prospects import of_plan
 from dpaudit.prospects import Prospect, Sizes, first_size, of_designs, simulate
-from dpaudit.scores import Design
+from dpaudit.scoring.eligibility import Terms
+from dpaudit.scoring.scores import Design
 from dpaudit.stats.tradeoff import gaussian_mu
 
 CLAIM = Claim(epsilon=8.0, delta=1e-5)

@@ -1,137 +1,22 @@
-"""Membership scores that were made elsewhere: what they are, and from what sampling design they came."""
+"""From rows as found to scores fit for estimators: every check that rows can fail, and what they settle."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import binomtest
 
-from dpaudit.check import BoolArray, FloatArray, IntArray, in_range
-from dpaudit.columns import Labels
+from dpaudit.check import BoolArray, IntArray
 from dpaudit.errors import UsageError
-from dpaudit.score_ranks import mean_auc
+from dpaudit.scoring.columns import Labels
+from dpaudit.scoring.draws import independent_draws
+from dpaudit.scoring.ranks import mean_auc
+from dpaudit.scoring.scores import AS_FOUND, DESIGN_WORDS, Design, Reading, Rows, Scores
 
 _IMPLAUSIBLE = 1e-9
 _MOST_SLICES = 20
 _TOO_MANY_FOR_COINS = 20
-
-
-class Design(StrEnum):
-    """How the scores were sampled; it decides which estimators are valid."""
-
-    INDEPENDENT_RUNS = "independent-runs"
-    KNOWN_NULL = "known-null"
-    SEVERAL_RUNS = "several-runs"
-    ONE_RUN = "one-run"
-
-
-DESIGN_WORDS = {
-    Design.INDEPENDENT_RUNS: "every score is of a run of its own",
-    Design.KNOWN_NULL: "each run has one canary among records that it never saw",
-    Design.SEVERAL_RUNS: "several runs, each with many records that were in and many that were out",
-    Design.ONE_RUN: "one run, each record in or out by its own coin",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What a file of scores does not say of itself. Everything is declared before the scores are looked at.
-
-    Attributes:
-        layout: "auto", "long", "matrix", "tf-privacy", "jax-privacy" or "privacy-meter".
-        design: None where the file tells it: by models, and by how many of their rows were in.
-        higher_is_member: None takes higher for member, and refuses scores that say otherwise.
-        probabilities: the scores are probabilities of membership.
-        unit: "record", or "user" to take all rows of a user as one.
-        inclusion: probability with which each record of a one-run design went in.
-    """
-
-    layout: str = "auto"
-    design: Design | None = None
-    higher_is_member: bool | None = None
-    probabilities: bool = False
-    unit: str = "record"
-    inclusion: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown unit and an impossible probability."""
-        if self.unit not in ("record", "user"):
-            raise UsageError(
-                f"Expected unit to be 'record' or 'user', found {self.unit!r}. Name one of them."
-            )
-        if self.inclusion is not None:
-            in_range("inclusion_probability", self.inclusion, 0.0, 1.0, open_low=True, open_high=True)
-
-
-AS_FOUND = Reading()
-"""Nothing is declared: the file speaks for itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """Scores as found, one row each, before anything is made of them.
-
-    Attributes:
-        score: (n,) in the file's own direction.
-        member: (n,) whether the record was in that model's training set.
-        record: names of the records; None where the file names none.
-        model: the model that gave the score; None for one model.
-        user: whose record it is.
-        slice: group of records for the disclosure report.
-        cluster: (models,) independent draw that each model belongs to; None where each is its own.
-    """
-
-    score: FloatArray
-    member: BoolArray
-    record: Labels | None = None
-    model: Labels | None = None
-    user: Labels | None = None
-    slice: Labels | None = None
-    cluster: IntArray | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """Scores fit for estimators: finite, of both classes, higher for members, of one known design.
-
-    Attributes:
-        score: (n,) higher means member.
-        member: (n,) whether the unit was in.
-        run: (n,) index of the run, from 0.
-        cluster: (n,) index of the independent draw; differs from `run` where runs share one.
-        design: see `Design`.
-        inclusion: probability with which each unit went in.
-        unit: "record" or "user".
-        slices: group of each score, where the file has groups.
-        name: of the file.
-        sha256: of the file.
-        notes: what was done to the file's rows, for the report.
-    """
-
-    score: FloatArray
-    member: BoolArray
-    run: IntArray
-    cluster: IntArray
-    design: Design
-    inclusion: float = 0.5
-    unit: str = "record"
-    slices: Labels | None = None
-    name: str = "scores"
-    sha256: str = ""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def n_runs(self) -> int:
-        """Number of runs."""
-        return int(self.run.max()) + 1
-
-    def described(self) -> str:
-        """Number of scores, members and runs, and the design, in one line."""
-        n, inside, runs = self.score.size, int(self.member.sum()), self.n_runs
-        of = "1 run" if runs == 1 else f"{runs:,} runs"
-        return f"{n:,} scores of {of}, {inside:,} in and {n - inside:,} out ({DESIGN_WORDS[self.design]})"
 
 
 def assemble(rows: Rows, reading: Reading = AS_FOUND, *, name: str = "scores", sha256: str = "") -> Scores:
@@ -159,9 +44,10 @@ def assemble(rows: Rows, reading: Reading = AS_FOUND, *, name: str = "scores", s
     inclusion = 0.5 if reading.inclusion is None else reading.inclusion
     if design is Design.ONE_RUN:
         _check_inclusion(rows.member, inclusion, name)
-    cluster = run if rows.cluster is None else rows.cluster[run]
-    if rows.cluster is not None and np.unique(rows.cluster).size < rows.cluster.size:
-        notes += ("runs whose members were drawn together count as one draw",)
+        if 2 * int(rows.member.sum()) == rows.member.size:
+            notes += ("exactly half of the records are in; one-run lines suppose a coin for each of them",)
+    cluster, joined = _settle_draws(rows, run, design, reading.drawn_anew, name)
+    notes += joined
     return Scores(
         score=rows.score if higher else -rows.score,
         member=rows.member,
@@ -243,7 +129,7 @@ def _by_user(rows: Rows, name: str) -> Rows:
         rows,
         score=np.bincount(group, weights=rows.score) / count,
         member=inside > 0,
-        record=None,
+        record=replace(rows.user, codes=key % len(rows.user.names)),
         model=None if rows.model is None else replace(rows.model, codes=of),
         user=None,
         slice=None if rows.slice is None else replace(rows.slice, codes=rows.slice.codes[first]),
@@ -281,6 +167,36 @@ def _settle_design(rows: Rows, run: IntArray, declared: Design | None, name: str
             f"{inside.max():.0f} of them in. Name the runs in a column model_id, or leave the design out."
         )
     return declared
+
+
+def _settle_draws(
+    rows: Rows, run: IntArray, design: Design, anew: bool, name: str
+) -> tuple[IntArray, tuple[str, ...]]:
+    """(n,) number of the draw that each row belongs to, and what was joined."""
+    if rows.record is None or design not in (Design.KNOWN_NULL, Design.SEVERAL_RUNS):
+        return run, ()
+    draws = independent_draws(run, rows.record.codes, rows.member, anew=anew)
+    if draws.unequal:
+        raise UsageError(
+            f"Expected every record of {name} to have the same chance to be in a run, found some that are in "
+            "far oftener than others. Score only records that were drawn at random, and leave out those "
+            "that are always in or always out."
+        )
+    if anew and draws.alike:
+        raise UsageError(
+            f"Expected members of {name} that were drawn anew for each run, found runs that agree beyond "
+            "chance. Leave out --drawn-anew."
+        )
+    count, runs = int(draws.cluster.max()) + 1, int(run.max()) + 1
+    if count == runs:
+        return run, ()
+    note = (
+        f"{runs:,} runs count as {count:,} draw{'s' if count > 1 else ''}, because the same records went in "
+        "again, or the others"
+    )
+    if not anew:
+        note += "; give different records different names, or declare --drawn-anew if chance repeated them"
+    return draws.cluster[run], (note,)
 
 
 def _settle_direction(rows: Rows, run: IntArray, design: Design, declared: bool | None, name: str) -> bool:

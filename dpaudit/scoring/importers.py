@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 from scipy.special import logsumexp
 
-from dpaudit.binary_columns import read_npz
-from dpaudit.check import BoolArray, FloatArray, IntArray
-from dpaudit.columns import Arrays, Labels, flags_of, labels_of, numbers_of
+from dpaudit.check import BoolArray, FloatArray
 from dpaudit.errors import UsageError, nearest
-from dpaudit.scores import Design, Reading, Rows
+from dpaudit.scoring.binary_columns import read_npz
+from dpaudit.scoring.columns import Arrays, Labels, flags_of, labels_of, numbers_of
+from dpaudit.scoring.scores import Design, Reading, Rows
 
 _LEAST_PROBABILITY = 1e-30
 
@@ -202,10 +202,10 @@ def privacy_meter_folder(folder: Path) -> MeterSignals:
 
 
 def privacy_meter(read: MeterSignals, folder: Path, reading: Reading) -> tuple[Rows, Reading]:
-    """One row for each model and record, with the models of a pair in one draw.
+    """One row for each model and record.
 
-    The tool trains pairs of models on a half of the records and on the other half, so that the members of
-    one model are known from those of its pair. Signals above 1 are losses, lower for members.
+    The tool trains pairs of models on a half of the records and on the other half, which count as one draw
+    (see `draws`). Signals above 1 are losses, lower for members.
 
     Raises:
         UsageError: shapes that do not belong together.
@@ -227,22 +227,13 @@ def privacy_meter(read: MeterSignals, folder: Path, reading: Reading) -> tuple[R
     higher = reading.higher_is_member
     if higher is None and read.signals.size and np.nanmax(read.signals) > 1:
         higher = False
-    names = labels_of(np.arange(models))
+    names, of_records = labels_of(np.arange(models)), labels_of(np.arange(records))
     rows = Rows(
         score=models_x_records.ravel(),
         member=member.ravel(),
+        record=Labels(codes=np.tile(of_records.codes, models), names=of_records.names),
         model=Labels(codes=np.repeat(names.codes, records), names=names.names),
-        cluster=_pairs(member),
     )
     if models == 1 and reading.design is None:
         reading = replace(reading, design=Design.ONE_RUN)
     return rows, replace(reading, higher_is_member=higher)
-
-
-def _pairs(member: BoolArray) -> IntArray:
-    """(models,) the same number for models whose members are each other's complement."""
-    drawn = np.arange(member.shape[0])
-    for model in range(1, member.shape[0]):
-        if drawn[model - 1] == model - 1 and bool((member[model] != member[model - 1]).all()):
-            drawn[model] = drawn[model - 1]
-    return drawn

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dpaudit import importers
-from dpaudit.binary_columns import read_npz, read_parquet
 from dpaudit.check import one_of
-from dpaudit.columns import Arrays, Kind, Labels, Table, flags_of, labels_of, numbers_of, table_of
-from dpaudit.csv_columns import read_csv
 from dpaudit.errors import UsageError, nearest
-from dpaudit.scores import AS_FOUND, Design, Reading, Rows, Scores, assemble
+from dpaudit.scoring import importers
+from dpaudit.scoring.assemble import assemble
+from dpaudit.scoring.binary_columns import read_npz, read_parquet
+from dpaudit.scoring.columns import Arrays, Kind, Labels, Table, flags_of, labels_of, numbers_of, table_of
+from dpaudit.scoring.csv_columns import read_csv
+from dpaudit.scoring.scores import AS_FOUND, Design, Reading, Rows, Scores
 
 LAYOUTS = ("auto", "long", "matrix", *importers.LAYOUTS)
 _LONG = ("record_id", "is_member", "score")

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpaudit.check import BoolArray, FloatArray, IntArray
-from dpaudit.columns import (
+from dpaudit.errors import UsageError
+from dpaudit.scoring.columns import (
     FLAGS,
     FLAGS_WANTED,
     MOST_ROWS,
@@ -24,7 +25,6 @@ from dpaudit.columns import (
     distinct,
     guarded_size,
 )
-from dpaudit.errors import UsageError
 
 LONGEST_LINE = 1 << 16
 _BLOCK = 1 << 22

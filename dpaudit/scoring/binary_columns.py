@@ -11,7 +11,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from dpaudit.columns import (
+from dpaudit.errors import UsageError
+from dpaudit.scoring.columns import (
     MOST_BYTES,
     MOST_COLUMNS,
     MOST_ROWS,
@@ -22,7 +23,6 @@ from dpaudit.columns import (
     guarded_size,
     table_of,
 )
-from dpaudit.errors import UsageError
 
 
 def read_npz(path: Path) -> Arrays:

@@ -7,8 +7,8 @@ import numpy as np
 from dpaudit.check import BoolArray
 from dpaudit.claim import Adjacency
 from dpaudit.evidence import Access, KnownNull, OneRun, TwoSample
-from dpaudit.score_ranks import outranked
-from dpaudit.scores import Scores
+from dpaudit.scoring.ranks import outranked
+from dpaudit.scoring.scores import Scores
 
 
 def two_sample(scores: Scores, source: str, adjacency: Adjacency, rng: np.random.Generator) -> TwoSample:

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dpaudit import binary_columns, csv_columns
-from dpaudit.columns import Kind
 from dpaudit.errors import UsageError
-from dpaudit.score_files import read
-from dpaudit.score_ranks import mean_auc, outranked
-from dpaudit.scores import AS_FOUND, Design, Reading, Rows, Scores, assemble
+from dpaudit.scoring import binary_columns, csv_columns
+from dpaudit.scoring.assemble import assemble
+from dpaudit.scoring.columns import Kind
+from dpaudit.scoring.files import read
+from dpaudit.scoring.ranks import mean_auc, outranked
+from dpaudit.scoring.scores import AS_FOUND, Design, Reading, Rows, Scores
 
 RNG = np.random.default_rng(20)
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

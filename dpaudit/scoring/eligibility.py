@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 from scipy.stats import binomtest
 
-from dpaudit import score_evidence
 from dpaudit.accounting import EpsilonDeltaFamily, Family, family_for
 from dpaudit.check import in_range
 from dpaudit.claim import Adjacency, Claim, Ledger
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate
 from dpaudit.evidence import TwoSample
-from dpaudit.scores import Design, Scores
+from dpaudit.scoring import evidence as evidence_of
+from dpaudit.scoring.scores import Design, Scores
 from dpaudit.stats import credible, evalues, known_null, one_run, parametric, two_sample
 
 ANY, GAUSSIAN, LEDGER = "any mechanism", "Gaussian", "claimed ledger"
@@ -106,7 +106,12 @@ class _Against:
 
     def described(self, name: str, why: str, estimate: Callable[..., Estimate]) -> Line:
         """A line that stands beside the verdict whatever is declared."""
-        return replace(self.line(name, 0.0, why, estimate), descriptive=True)
+        line = self.line(name, 0.0, why, estimate)
+
+        def run(alpha: float) -> Estimate:
+            return replace(line.estimate(alpha), guarantee=False)
+
+        return replace(line, estimate=run, descriptive=True)
 
 
 def lines(
@@ -165,7 +170,7 @@ def _rng(terms: Terms) -> np.random.Generator:
 def _independent_runs(
     scores: Scores, against: tuple[_Against, ...], terms: Terms
 ) -> Iterator[Line | Refused]:
-    evidence = score_evidence.two_sample(scores, "scores", _adjacency(terms), _rng(terms))
+    evidence = evidence_of.two_sample(scores, "scores", _adjacency(terms), _rng(terms))
     for each in against:
         if terms.threshold is None:
             yield each.line(
@@ -228,11 +233,13 @@ def _at(evidence: TwoSample, threshold: float) -> Callable[..., Estimate]:
 
 def _known_null(scores: Scores, against: tuple[_Against, ...], terms: Terms) -> Iterator[Line | Refused]:
     if np.unique(scores.cluster).size < scores.n_runs:
-        yield Refused(name="known-null rank sum", why="some runs were drawn together, hence are dependent")
+        yield Refused(
+            name="known-null rank sum", why="some runs share one draw of their canary, hence are dependent"
+        )
         yield from _clustered(scores, against, terms)
     else:
         for each in against:
-            evidence = replace(score_evidence.ranks(scores, "scores", each.family.adjacency), cluster=None)
+            evidence = replace(evidence_of.ranks(scores, "scores", each.family.adjacency), cluster=None)
             yield each.line(
                 "known-null rank sum",
                 1.0,
@@ -258,21 +265,23 @@ def _several_runs(scores: Scores, against: tuple[_Against, ...], terms: Terms) -
 
 def _clustered(scores: Scores, against: tuple[_Against, ...], terms: Terms) -> Iterator[Line | Refused]:
     if np.unique(scores.cluster).size < 2:
-        yield Refused(name="known-null run means", why="only one independent draw of members")
-        return
-    evidence = score_evidence.ranks(scores, "scores", _adjacency(terms))
-    for each in against:
-        yield each.line(
-            "run means, t",
-            2.0,
-            "runs are independent; records of one run may depend on each other in any way",
-            partial(known_null.clustered, evidence),
+        yield Refused(
+            name="known-null run means",
+            why="only one independent draw of members: the same ones, or the others, went in each time",
         )
+        return
+    evidence = evidence_of.ranks(scores, "scores", _adjacency(terms))
+    for each in against:
         yield each.line(
             "run means, betting",
             1.0,
-            "as for t, and nothing is supposed of how the means of runs are distributed",
+            "draws are independent; records of one draw may depend on each other in any way",
             partial(known_null.clustered_betting, evidence),
+        )
+        yield each.described(
+            "run means, t",
+            "tighter if the means of runs are close to normal, which nothing vouches for",
+            partial(known_null.clustered, evidence),
         )
 
 
@@ -291,7 +300,7 @@ def _one_run(scores: Scores, against: tuple[_Against, ...], terms: Terms) -> Ite
 def _guessed(
     scores: Scores, against: tuple[_Against, ...], terms: Terms, name: str, weight: float
 ) -> Iterator[Line]:
-    evidence = score_evidence.one_run(scores, "scores", _adjacency(terms), _rng(terms))
+    evidence = evidence_of.one_run(scores, "scores", _adjacency(terms), _rng(terms))
     for each in against:
         estimator = one_run.epsilon_delta if each.label == ANY else one_run.f_dp
         yield each.line(
@@ -304,9 +313,9 @@ def _guessed(
 
 def _why_no_coins(scores: Scores, terms: Terms) -> str:
     """Why several runs cannot be taken as coins; empty where they can."""
-    if score_evidence.exact_halves(scores) and scores.n_runs > 2:
+    if evidence_of.exact_halves(scores) and scores.n_runs > 2:
         return "every run has exactly half of its records in, which are drawn halves and not coins"
-    evidence = score_evidence.one_run(scores, "scores", _adjacency(terms), _rng(terms))
+    evidence = evidence_of.one_run(scores, "scores", _adjacency(terms), _rng(terms))
     inside, n = int(evidence.included.sum()), evidence.included.size
     if inside in (0, n) or binomtest(inside, n, 0.5).pvalue < _IMPLAUSIBLE:
         return f"{inside} of {n} records in are no fair coins; state --inclusion-probability"

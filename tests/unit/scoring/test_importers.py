@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dpaudit.errors import UsageError
-from dpaudit.score_files import read
-from dpaudit.scores import AS_FOUND, Design, Reading
+from dpaudit.scoring.files import read
+from dpaudit.scoring.scores import AS_FOUND, Design, Reading
 
 RNG = np.random.default_rng(3)
 
@@ -162,7 +162,7 @@ class TestPrivacyMeter:
         scores = read(tmp_path)
         assert scores.cluster[scores.run == 0].tolist() == scores.cluster[scores.run == 1].tolist()
         assert np.unique(scores.cluster).size == 3
-        assert any("drawn together" in note for note in scores.notes)
+        assert any("6 runs count as 3 draws" in note for note in scores.notes)
 
     def test_canary_audits_score_the_first_records_only(self, tmp_path: Path) -> None:
         keep = self.folder(tmp_path)
