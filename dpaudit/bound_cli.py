@@ -26,8 +26,10 @@ from dpaudit.claim_cli import (
     ledger_of,
     option,
 )
+from dpaudit.errors import UsageError
 
 _OUT = Path("audits")
+_MOST_LOOKS = 1_000
 _READING, _TEST = "What the file does not say", "The test"
 
 File = Annotated[Path, typer.Argument(help="CSV, npz, Parquet, or a folder of ML Privacy Meter.")]
@@ -50,6 +52,8 @@ Inserted = Annotated[
 Alpha = Annotated[float, option(_TEST, "Error probability of the verdict, over all lines.")]
 Threshold = Annotated[float | None, option(_TEST, "Of independent runs, fixed before scoring.")]
 Guesses = Annotated[int | None, option(_TEST, "Of one run, fixed before scoring.")]
+Kappa = Annotated[float | None, option(_TEST, "Of known nulls, fixed before scoring.")]
+Look = Annotated[str, option(_TEST, "2/5 if this is the second of five planned looks at growing data.")]
 Seed = Annotated[int, option(_TEST, "Of ties and of the order of rows.")]
 Control = Annotated[Path | None, option(_TEST, "Scores of a run without protection, to be caught.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the record.")]
@@ -83,6 +87,8 @@ def bound(
     alpha: Alpha = 0.05,
     threshold: Threshold = None,
     guesses: Guesses = None,
+    kappa: Kappa = None,
+    look: Look = "1/1",
     seed: Seed = 0,
     control: Control = None,
     out: Out = None,
@@ -107,13 +113,14 @@ def bound(
         drawn_anew=drawn_anew,
     )
     terms = Terms(
-        alpha=alpha,
+        alpha=_share(alpha, look),
         ledger=ledger_of(noise_multiplier, sample_rate, steps, sampler),
         adjacency=Adjacency(known("adjacency", adjacency, Adjacency)),
         inserted=None if inserted is None else Adjacency(known("inserted", inserted, Adjacency)),
         gaussian=gaussian,
         threshold=threshold,
         guesses=guesses,
+        kappa=kappa,
         seed=seed,
     )
     result = api.bound(
@@ -132,3 +139,16 @@ def bound(
         typer.echo(str(result))
         typer.echo(f"Report: {report}")
     raise typer.Exit(result.record.exit_code)
+
+
+def _share(alpha: float, look: str) -> float:
+    """What a look such as "2/5" may spend of alpha."""
+    from dpaudit.stats.multiplicity import spend
+
+    part, _, whole = look.partition("/")
+    if not (part.isdecimal() and whole.isdecimal() and 1 <= int(part) <= int(whole) <= _MOST_LOOKS):
+        raise UsageError(
+            f"Expected a look such as 2/5, the second of five planned ones, found {look!r}. "
+            f"Plan at most {_MOST_LOOKS:,} looks."
+        )
+    return float(spend(alpha, int(whole))[int(part) - 1])

@@ -17,7 +17,7 @@ from dpaudit.estimate import Estimate
 from dpaudit.evidence import TwoSample
 from dpaudit.scoring import evidence as evidence_of
 from dpaudit.scoring.scores import Design, Scores
-from dpaudit.stats import credible, evalues, known_null, one_run, parametric, two_sample
+from dpaudit.stats import credible, evalues, exposure, known_null, one_run, parametric, two_sample
 
 ANY, GAUSSIAN, LEDGER = "any mechanism", "Gaussian", "claimed ledger"
 _IMPLAUSIBLE = 1e-9
@@ -36,6 +36,8 @@ class Terms:
         gaussian: the whole run is declared to be a Gaussian mechanism, so that its curve decides as well.
         threshold: of independent runs, fixed in advance; None places thresholds by the scores.
         guesses: of one run, fixed in advance; None shares alpha over several numbers.
+        kappa: of known nulls, the share of ranks that counts as found, fixed in advance; it then decides
+            against a bare (epsilon, delta), where None takes the rank sum.
         seed: of the order of rows and of ties.
     """
 
@@ -46,6 +48,7 @@ class Terms:
     gaussian: bool = False
     threshold: float | None = None
     guesses: int | None = None
+    kappa: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -184,7 +187,7 @@ def _independent_runs(
                 "fixed threshold",
                 1.0,
                 "the runs are independent, and the threshold was declared",
-                _at(evidence, terms.threshold),
+                partial(two_sample.at_threshold, evidence, threshold=terms.threshold),
             )
         yield each.line(
             "certified betting",
@@ -213,22 +216,8 @@ def _descriptive(
             yield each.described(
                 "posterior at the threshold",
                 "what a Bayesian believes after these scores, which is no guarantee",
-                _believed(evidence, terms.threshold),
+                partial(credible.joint_beta, evidence, threshold=terms.threshold),
             )
-
-
-def _believed(evidence: TwoSample, threshold: float) -> Callable[..., Estimate]:
-    def estimate(family: Family, *, alpha: float) -> Estimate:
-        return credible.joint_beta(evidence, family, threshold, alpha=alpha)
-
-    return estimate
-
-
-def _at(evidence: TwoSample, threshold: float) -> Callable[..., Estimate]:
-    def estimate(family: Family, *, alpha: float) -> Estimate:
-        return two_sample.at_threshold(evidence, family, threshold, alpha=alpha)
-
-    return estimate
 
 
 def _known_null(scores: Scores, against: tuple[_Against, ...], terms: Terms) -> Iterator[Line | Refused]:
@@ -240,6 +229,14 @@ def _known_null(scores: Scores, against: tuple[_Against, ...], terms: Terms) -> 
     else:
         for each in against:
             evidence = replace(evidence_of.ranks(scores, "scores", each.family.adjacency), cluster=None)
+            if terms.kappa is not None and each.label == ANY:
+                yield each.line(
+                    "known-null ranks within kappa",
+                    1.0,
+                    "a canary ranks among exchangeable records its run never saw, and kappa was declared",
+                    partial(exposure.within, evidence, kappa=terms.kappa),
+                )
+                continue
             yield each.line(
                 "known-null rank sum",
                 1.0,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
-from dpaudit.check import in_range
+from dpaudit.check import FloatArray, in_range
 from dpaudit.errors import UsageError
 
 
@@ -57,3 +58,31 @@ def holm(p_values: Mapping[str, float], weights: Mapping[str, float] | None = No
         adjusted[name] = running
         left -= shares[name]
     return adjusted
+
+
+def spend(alpha: float, looks: int, *, early: bool = True) -> FloatArray:
+    """Alpha of each of a planned number of looks at growing data; the shares sum to alpha.
+
+    By the spending functions of Lan and DeMets 1983 (Biometrika 70), used as a union bound, so that the looks
+    may depend on each other in any way.
+
+    Args:
+        alpha: over all looks together.
+        looks: how many are planned, equally spaced.
+        early: spend evenly at first (Pocock's form); otherwise save nearly all for the last look
+            (O'Brien and Fleming's form).
+
+    Returns:
+        (looks,) shares in order.
+
+    Raises:
+        UsageError: alpha outside (0, 1), or no look.
+    """
+    in_range("alpha", alpha, 0.0, 1.0, open_low=True, open_high=True)
+    in_range("looks", looks, 1, float("inf"))
+    time = np.arange(looks + 1) / looks
+    if early:
+        spent = alpha * np.log1p((np.e - 1) * time)
+    else:
+        spent = 2 * ndtr(ndtri(alpha / 2) / np.sqrt(np.maximum(time, 1e-300)))
+    return np.diff(spent)

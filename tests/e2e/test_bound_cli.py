@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpaudit.stats.multiplicity import spend
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -38,6 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = [f"c{i},{int(m)},{s:.6f}" for i, (m, s) in enumerate(zip(member, score, strict=True))]
         (at / f"{name}.csv").write_text("\n".join(["canary_id,included,score", *rows]))
     np.savez(at / "jax.npz", in_canary_scores=score[member], out_canary_scores=score[~member])
+    found = [(f"c{i}-{j}", int(j == 0), float(j == 0) - 0.001 * j, i) for i in range(20) for j in range(100)]
+    lines = [f"{name},{inside},{score},{run}" for name, inside, score, run in found]
+    (at / "ranks.csv").write_text("\n".join(["record_id,is_member,score,model_id", *lines]))
     (at / "bad.csv").write_text("record_id,is_membr,score\na,1,2\n")
     return at
 
@@ -74,6 +79,15 @@ def test_exit_codes(folder: Path, arguments: tuple[str, ...], code: int) -> None
     assert done.stdout == ""
 
 
+def test_a_planned_look_spends_its_share_on_ranks_within_kappa(folder: Path) -> None:
+    done = dpaudit(folder, "bound", "ranks.csv", "--epsilon", "2", "--kappa", "0.01", "--look", "2/5")
+    assert done.returncode == 1, done.stderr
+    target = json.loads((folder / "audits" / "ranks" / "record.json").read_text())["targets"][0]
+    within = next(e for e in target["estimates"] if "within kappa" in e["source"])
+    assert within["alpha"] == pytest.approx(float(spend(0.05, 5)[1]))
+    assert within["epsilon_lower"] == pytest.approx(np.log(within["alpha"] ** (1 / 20) / 0.01), rel=0.01)
+
+
 def test_json_is_json(folder: Path) -> None:
     done = dpaudit(folder, "bound", "leaky.csv", "--epsilon", "2", "--out", "audits/json", "--json")
     assert json.loads(done.stdout)["status"] == "REFUTED"
@@ -94,6 +108,8 @@ def test_json_is_json(folder: Path) -> None:
         (("quiet.csv", "--guesses", "0"), "guesses"),
         (("quiet.csv", "--layout", "tf"), "tf-privacy"),
         (("quiet.csv", "--probabilities"), "[0, 1]"),
+        (("quiet.csv", "--look", "6/5"), "second of five"),
+        (("ranks.csv", "--kappa", "0.001"), "first rank among 99"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(folder: Path, arguments: tuple[str, ...], expected: str) -> None:

@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from dpaudit.errors import UsageError
-from dpaudit.stats.multiplicity import holm, split
+from dpaudit.stats.multiplicity import holm, spend, split
 
 
 def naive_holm(p_values, weights, alpha):
@@ -59,3 +61,29 @@ def test_refusals():
         holm({"a": 0.1}, {"b": 1.0})
     with pytest.raises(UsageError, match=r"p_values\['a'\]=1\.5"):
         holm({"a": 1.5})
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("looks", [1, 2, 5, 50])
+def test_looks_spend_all_of_alpha_and_no_more(looks, early):
+    shares = spend(0.05, looks, early=early)
+    assert shares.shape == (looks,)
+    assert (shares > 0).all()
+    assert shares.sum() == pytest.approx(0.05)
+
+
+def test_saving_for_the_last_look_spends_little_before():
+    assert spend(0.05, 5, early=False)[0] < 1e-4 < spend(0.05, 5)[0]
+
+
+def test_false_alarms_over_all_looks_at_one_growing_sample():
+    rng, shares = np.random.default_rng(0), spend(0.05, 5)
+    sums = rng.normal(size=(20_000, 5)).cumsum(axis=1) / np.sqrt(np.arange(1, 6))
+    level = np.mean((norm.sf(sums) <= shares).any(axis=1))
+    print(
+        f"five looks: {level:.2%} false alarms at nominal 5%; all at 5% each: "
+        f"{np.mean((norm.sf(sums) <= 0.05).any(axis=1)):.2%}"
+    )
+    assert level <= 0.05
+    with pytest.raises(UsageError):
+        spend(0.05, 0)
