@@ -78,6 +78,7 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
     estimates: list[Estimate] = []
     findings = list(views[0].findings)
     curves: list[Curve] = []
+    stopped = views[0].stopped is not None
     for evidence in views[0].evidence:
         if isinstance(evidence, Finding):
             findings.append(evidence)
@@ -88,12 +89,12 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
             continue  # What one step shows becomes an epsilon only by composing the steps of a ledger.
         assert claim is not None
         family = family_for(claim, adjacency=evidence.adjacency, delta=plan.delta)
-        if isinstance(evidence, Sampling):
+        if isinstance(evidence, Sampling) and not stopped:
             level = shares[evidence.source]
             estimates.append(sampler.sampler(evidence, family, claim.ledger, alpha=level))
             findings += sampler.findings(evidence, family, claim.ledger, alpha=level)
             continue
-        estimates += _estimates(evidence, family, shares)
+        estimates += (e for e in _estimates(evidence, family, shares) if _holds(e, stopped))
         findings += replay_findings(evidence, family) if isinstance(evidence, Replay) else ()
         curves += _step_curves(evidence, family, shares)
     rates: list[Rate] = [
@@ -113,6 +114,11 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
     return Measured(
         estimates=tuple(estimates), rates=tuple(rates), findings=tuple(findings), curves=tuple(curves)
     )
+
+
+def _holds(estimate: Estimate, stopped: bool) -> bool:
+    """Whether an estimate is valid for a run that was stopped because of what was seen."""
+    return not stopped or "anytime" in estimate.method
 
 
 def composable(claim: Claim | None) -> bool:

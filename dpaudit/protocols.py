@@ -237,8 +237,15 @@ class BatchSession(Protocol):
 class StepAttack(Protocol):
     """An attack that rides on a training run. Its fields are its recipe."""
 
-    name: str
-    access: Access
+    @property
+    def name(self) -> str:
+        """In the plan and in the report."""
+        ...
+
+    @property
+    def access(self) -> Access:
+        """What its adversary sees."""
+        ...
 
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> StepSession:
         """Start a session for one run."""

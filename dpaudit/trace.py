@@ -17,12 +17,15 @@ from typing import Any, TextIO
 
 from dpaudit import __version__, legacy
 from dpaudit.errors import UsageError
-from dpaudit.judge import EXIT_LOST, AuditJudgement, judge_audit
+from dpaudit.judge import EXIT, EXIT_LOST, AuditJudgement, judge_audit
+from dpaudit.measure import weights
 from dpaudit.plan import AuditPlan, parse
-from dpaudit.protocols import Ended, View
+from dpaudit.protocols import Ended, StepAttack, View
 from dpaudit.record import RECORD_NAME, SCHEMA_VERSION, AuditRecord, Provenance, TrialRecord, dump
 from dpaudit.registry import ATTACKS, SCRIPT_TARGET, resolve
 from dpaudit.schedule import Thinned
+from dpaudit.stats.multiplicity import split
+from dpaudit.stopping import Stopping
 from dpaudit.store import write_atomic
 from dpaudit.trial import step_attacks
 from dpaudit.verdict import Status
@@ -120,24 +123,29 @@ def _run(job: Job, plan: AuditPlan, stdout: TextIO | None, fault: str | None = N
     target = resolve("target", SCRIPT_TARGET, {})(
         name=job.name, path=job.path, module=job.module, arguments=job.arguments, fault=fault
     )
-    attacks = tuple(
-        Thinned(inner=attack, every=job.every) if attack.name == "step-canary" else attack
-        for attack in step_attacks(plan)
-    )
+    attacks = tuple(_scheduled(attack, job, plan) for attack in step_attacks(plan))
     result: tuple[View, Ended] = target.run(
         attacks, seed=job.seed, delta=job.delta, declared=job.epsilon is not None, stdout=stdout
     )
     return result
 
 
+def _scheduled(attack: StepAttack, job: Job, plan: AuditPlan) -> StepAttack:
+    """The attack at the steps that were asked for, and able to stop the script if that was."""
+    if attack.name != "step-canary":
+        return attack
+    thinned = Thinned(inner=attack, every=job.every)
+    if not job.stop_early:
+        return thinned
+    # At the level of its line in the verdict: of a control, too, which takes half of alpha.
+    alpha = plan.alpha / (1 if job.fault is None else 2)
+    return Stopping(inner=thinned, alpha=split(alpha, weights(plan))[f"{attack.name}, anytime"])
+
+
 def _plan(job: Job, delta: float, *, control: bool = False) -> AuditPlan:
     """The audit as a plan: one run without shadow models, so without attacks on the final model."""
     replay = {"steps": job.looks, "watch": False, "stop_early": job.stop_early}
     known = {field.name for field in fields(resolve("attack", "replay", ATTACKS))}
-    if job.stop_early and "stop_early" not in known:
-        raise UsageError(
-            "Expected a replay that can stop a script, found one that cannot. Leave --stop-early out."
-        )
     attacks: dict[str, dict[str, Any]] = {
         "replay": {"weight": 2, **{name: value for name, value in replay.items() if name in known}},
         "sampler": {"weight": 1},
@@ -183,6 +191,8 @@ def _crash(ended: Ended) -> str:
 def _ended(audit: AuditJudgement, view: View, ended: Ended, job: Job) -> AuditJudgement:
     """Say in the verdict how the script ended and what it never did."""
     words = ""
+    if ended.how == "stopped":
+        return _stopped(audit, ended)
     if ended.how in ("crashed", "interrupted"):
         words = f"The script did not finish: {_crash(ended)}; the findings are of the steps until then."
     elif not view.ledger and audit.targets[0].verdict.status is Status.INCONCLUSIVE:
@@ -202,6 +212,25 @@ def _ended(audit: AuditJudgement, view: View, ended: Ended, job: Job) -> AuditJu
         targets=(first, *audit.targets[1:]),
         reason=f"{first.name}: {reason}",
         exit_code=EXIT_LOST if ended.how in ("crashed", "interrupted") else audit.exit_code,
+    )
+
+
+def _stopped(audit: AuditJudgement, ended: Ended) -> AuditJudgement:
+    """A run that was stopped is refuted, or else nothing was shown of the steps that never came."""
+    first = audit.targets[0]
+    words = f"The script was stopped at step {ended.step}: {ended.message}."
+    status = first.verdict.status
+    if status is Status.NOT_REFUTED:
+        status = Status.INCONCLUSIVE
+    first = replace(
+        first, verdict=replace(first.verdict, status=status, reason=f"{words} {first.verdict.reason}")
+    )
+    return replace(
+        audit,
+        targets=(first, *audit.targets[1:]),
+        status=status,
+        reason=f"{first.name}: {first.verdict.reason}",
+        exit_code=EXIT[status],
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from opacus.optimizers import DPOptimizer
 
-from dpaudit.protocols import RowArray, StepSession
+from dpaudit.protocols import RowArray, StepSession, Watcher
 
 _PER_PARAMETER = ("grad", "grad_sample", "summed_grad")
 
@@ -192,6 +192,9 @@ class OptimizerProbe:
         if inserted is not None:
             inserted.released(released)
         self.index += 1
+        for session in self._sessions:
+            if isinstance(session, Watcher):
+                session.stepped(released)
         return loss
 
     def _capture(self, *, apply: bool) -> RowArray:

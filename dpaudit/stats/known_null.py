@@ -22,7 +22,7 @@ from dpaudit.stats.inversion import Found, check_inputs, conclude, detectable_ep
 from dpaudit.stats.ranks import log_mgf, moments, normal_score, rank_grid, sum_law
 from dpaudit.stats.tradeoff import Gaussian, TradeOff
 
-__all__ = ["Trajectory", "anytime", "clustered", "clustered_betting", "fixed", "trajectory"]
+__all__ = ["Trajectory", "anytime", "clustered", "clustered_betting", "fixed", "refuted", "trajectory"]
 
 _POINTS = 160
 _NODES = 20
@@ -216,6 +216,13 @@ def _anytime(scores: _Scores, family: Family, alpha: float) -> Found:
         ceiling=epsilon_at(lambda scale: p_value_if(best, scale), family, alpha),
         detectable=detectable_epsilon(power, family),
     )
+
+
+def refuted(evidence: KnownNull, family: Family, *, alpha: float) -> bool:
+    """Whether `anytime` has refuted the family's own noise at some observation: one curve, and no bound."""
+    scores = _scores(evidence, family)
+    every = np.arange(1, scores.x.size + 1)
+    return bool((_log_wealth(scores, family, 1.0, every) >= -np.log(alpha)).any())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,3 +82,35 @@ def test_what_a_script_did_or_never_did_is_said(
     assert ended.returncode == code, ended.stdout + ended.stderr
     assert words in " ".join((ended.stdout + ended.stderr).split())
     assert (tmp_path / "audits/train/report.html").exists()
+
+
+HALVED = """
+real = optimizer.add_noise
+def add_noise():
+    optimizer.noise_multiplier /= 2
+    real()
+    optimizer.noise_multiplier *= 2
+optimizer.add_noise = add_noise
+"""
+
+
+def test_a_contradicted_script_is_stopped(tmp_path: Path) -> None:
+    script = SCRIPT.format(private=PRIVATE + HALVED, inside="pass")
+    ended = traced(tmp_path, script, "--stop-early", "--every", "1", "--looks", "1")
+    assert ended.returncode == 1, ended.stderr
+    target = load(tmp_path / "audits/train").targets[0]
+    assert "The script was stopped at step" in target.verdict.reason
+    assert "weights" not in ended.stdout
+    # Valid only for a number of steps that was fixed beforehand.
+    assert not [e for e in target.estimates if e.guarantee and "anytime" not in e.method]
+
+
+def test_a_correct_module_runs_to_its_end_and_its_control_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg/__init__.py").touch()
+    (tmp_path / "pkg/train.py").write_text(SCRIPT.format(private=PRIVATE, inside="pass"))
+    options = ("--control", "--stop-early", "--every", "1", "--looks", "1")
+    ended = python(tmp_path, "-m", "dpaudit", "trace", *options, "-m", "pkg.train")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("weights") == 1
+    assert load(tmp_path / "audits/train").targets[1].caught
