@@ -117,8 +117,12 @@ def _as_far_as_seen(judged: Verdict, view: View | None) -> Verdict:
 
 
 def _declared_but_not_private(target: TargetPlan, view: View, claim: Claim) -> tuple[Finding, ...]:
-    """An epsilon for a run in which an engine was made and no private optimizer made a step."""
-    if claim.ledger or math.isinf(claim.epsilon) or view.claim is None:
+    """An epsilon for a model that was trained, beside an engine that was made, without a private step.
+
+    A script returns no model: whether it trained at all, its observer knows.
+    """
+    trained = bool(view.scores.size)
+    if claim.ledger or math.isinf(claim.epsilon) or view.claim is None or not trained:
         return ()
     return (
         Finding(

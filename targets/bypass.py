@@ -56,6 +56,11 @@ class Bypass:
         """Know a private optimizer and what it steps with."""
         self._private[id(optimizer.original_optimizer)] = optimizer
 
+    def made_private(self, dataset: Any) -> None:
+        """Know a data set that an engine was given."""
+        self._private_data |= sources(dataset)
+        self._kept[id(dataset)] = dataset
+
     def private_step(self, optimizer: DPOptimizer) -> None:
         """A private optimizer is about to make a step with its underlying one."""
         key = id(optimizer.original_optimizer)

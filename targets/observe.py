@@ -77,6 +77,7 @@ class Observation:
             self.engines.append(engine)
         self.books.open(engine.accountant)
         self.dataset_size = len(loader.dataset)
+        self.bypass.made_private(loader.dataset)
         root = root_of(loader._index_sampler)
         self._returned[id(optimizer)] = (root, self.loaders.rule(root, loader.dataset))
 

@@ -35,6 +35,9 @@ model, optimizer, loader = PrivacyEngine().make_private(
     module=model, optimizer=optimizer, data_loader=loader, noise_multiplier=1.0, max_grad_norm=1.0
 )
 """
+BESIDE = """
+optimizer = torch.optim.Adam(model.parameters())
+"""
 OLD = """
 engine = PrivacyEngine(model, batch_size=20, sample_size=200, noise_multiplier=1.3, max_grad_norm=1.0)
 engine.attach(optimizer)
@@ -71,6 +74,15 @@ def test_without_canaries_the_weights_are_those_of_an_untraced_run(tmp_path: Pat
     [
         ("", "pass", ("--epsilon", "2"), 1, "steps without clipping and noise"),
         ("", "pass", (), 3, "No PrivacyEngine"),
+        (PRIVATE + "sys.exit()", "pass", (), 3, "never stepped"),
+        (PRIVATE + "1 / 0", "pass", (), 4, "ZeroDivisionError"),
+        (
+            PRIVATE.replace("1.0\n", "1.0, poisson_sampling=False\n") + BESIDE,
+            "pass",
+            (),
+            1,
+            "steps without privacy",
+        ),
         (PRIVATE, "if step == 5: raise ValueError('no such column')", ("--looks", "1"), 4, "no such column"),
         (OLD, "pass", (), 4, "make_private("),
     ],
