@@ -56,3 +56,18 @@ def tail(successes: ArrayLike, trials: ArrayLike, probability: ArrayLike) -> Flo
     at_least = betainc(np.maximum(good, 1.0), np.maximum(total - good, 0.0) + 1.0, probability)
     result: FloatArray = np.where(good > 0, at_least, 1.0)
     return result
+
+
+def least_above(bar: ArrayLike, trials: int, alpha: float) -> FloatArray:
+    """Least counts whose lower limit is above each bar in [0, 1]; trials + 1 where none is. Shape of `bar`.
+
+    `lower` rises with the count and exceeds a bar exactly where `tail` at the bar falls below alpha, so that
+    log2(trials) tails of all bars together find the counts.
+    """
+    level = np.asarray(bar, dtype=np.float64)
+    low, high = np.zeros_like(level), np.full_like(level, trials + 1.0)
+    while np.any(high - low > 1):
+        middle = np.minimum(np.floor((low + high) / 2), trials)
+        enough = tail(middle, trials, level) < alpha
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return high

@@ -17,7 +17,7 @@ from dpaudit.check import BoolArray, FloatArray, IntArray, finite, in_range
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate
 from dpaudit.evidence import TwoSample
-from dpaudit.stats.binomial import lower, tail, upper
+from dpaudit.stats.binomial import least_above, lower, tail, upper
 from dpaudit.stats.family import EpsilonDeltaFamily, Family
 from dpaudit.stats.inversion import LEAST_P, Found, check_inputs, conclude, detectable_epsilon, epsilon_at
 
@@ -219,12 +219,7 @@ def _power_of(family: Family, n_caught: int, n_free: int, level: float) -> Calla
     rates = np.geomspace(0.3 / n_free, 0.5, 24)[:, None]
     false = binom.ppf((np.arange(_NODES) + 0.5) / _NODES, n_free, rates)
     bar = family.curve(family.claimed_scale).tpr(upper(false, n_free, level / 2))
-    # Least number of hits whose lower limit is above the bar; n + 1 where none is.
-    low, high = np.zeros_like(bar), np.full_like(bar, n_caught + 1.0)
-    while np.any(high - low > 1):
-        middle = np.floor((low + high) / 2)
-        enough = tail(middle, n_caught, bar) < level / 2
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    high = least_above(bar, n_caught, level / 2)
 
     def power(scale: float) -> float:
         reached = tail(np.minimum(high, n_caught), n_caught, family.curve(scale).tpr(rates))

@@ -17,7 +17,7 @@ from scipy.special import betainccinv, betaincinv
 from dpaudit.check import FloatArray, IntArray, finite
 from dpaudit.estimate import Estimate
 from dpaudit.evidence import TwoSample
-from dpaudit.stats.binomial import lower, tail, upper
+from dpaudit.stats.binomial import least_above, lower, tail, upper
 from dpaudit.stats.family import SCALE_TOLERANCE, Family, search
 from dpaudit.stats.inversion import LEAST_P, Found, check_inputs, conclude, detectable_epsilon
 from dpaudit.stats.tradeoff import TradeOff
@@ -83,9 +83,7 @@ def grid(evidence: TwoSample, family: Family, *, alpha: float) -> Estimate:
         found = _invert(
             lambda level: points(high, low, level),
             lambda level: points(all_high, all_low, level),
-            lambda truth: max(
-                _power(truth, family, n1, n0, alpha / 2), _power(truth, family, n0, n1, alpha / 2)
-            ),
+            _either(_power_of(family, n1, n0, alpha / 2), _power_of(family, n0, n1, alpha / 2)),
             family,
             alpha,
         )
@@ -169,14 +167,21 @@ def _p_value(points: _Points, curve: TradeOff) -> float:
     return float(np.exp(high))
 
 
-def _power(truth: float, family: Family, n_caught: int, n_free: int, alpha: float) -> float:
-    """Power of the best single order statistic when the member at `truth` is attacked optimally."""
+def _power_of(family: Family, n_caught: int, n_free: int, alpha: float) -> Callable[[float], float]:
+    """Power of the best single order statistic when the member at a scale is attacked optimally."""
     ks = order_statistics(n_free)
     each = alpha / (2 * ks.size)
     bar = family.curve(family.claimed_scale).tpr(betainccinv(ks + 1.0, n_free - ks, each))
-    counts = np.arange(n_caught + 1)
-    needed = np.searchsorted(lower(counts, n_caught, each), bar, side="right")
+    needed = least_above(bar, n_caught, each)
     levels = (np.arange(_NODES) + 0.5) / _NODES
     shares = betaincinv(ks[:, None] + 1.0, n_free - ks[:, None], levels)
-    reached = tail(np.minimum(needed, n_caught)[:, None], n_caught, family.curve(truth).tpr(shares))
-    return float(np.where(needed <= n_caught, reached.mean(axis=1), 0.0).max())
+
+    def power(truth: float) -> float:
+        reached = tail(np.minimum(needed, n_caught)[:, None], n_caught, family.curve(truth).tpr(shares))
+        return float(np.where(needed <= n_caught, reached.mean(axis=1), 0.0).max())
+
+    return power
+
+
+def _either(first: Callable[[float], float], second: Callable[[float], float]) -> Callable[[float], float]:
+    return lambda scale: max(first(scale), second(scale))
