@@ -18,6 +18,7 @@ from dp_accounting.privacy_accountant import NeighboringRelation
 from dpaudit.check import FloatArray, in_range
 from dpaudit.claim import Adjacency, Ledger, Phase, Sampler
 from dpaudit.errors import UsageError
+from dpaudit.stats import losses
 from dpaudit.stats.tradeoff import Gaussian, PrivacyProfile, TradeOff, gaussian_epsilon
 
 FINE = 1e-4
@@ -173,10 +174,11 @@ def composed(ledger: Ledger, adjacency: Adjacency, width: float) -> PrivacyLossD
     if mu:
         # `mu` already holds the reach of the adjacency, which the accountant would apply again.
         accountant.compose(dp_event.GaussianDpEvent(reach(adjacency) / mu))
-    for phase in poisson:
-        step = dp_event.GaussianDpEvent(phase.noise_multiplier)
-        accountant.compose(dp_event.PoissonSampledDpEvent(phase.sample_rate, step), phase.steps)
     distribution: PrivacyLossDistribution = accountant._pld
+    for phase in poisson:
+        if phase.sample_rate > 0:
+            one = losses.step(phase.noise_multiplier, phase.sample_rate, adjacency, width)
+            distribution = distribution.compose(one.self_compose(phase.steps))
     return distribution
 
 
@@ -216,7 +218,7 @@ def pld_epsilon(
         return gaussian_epsilon(mu, delta)
     distribution = composed(ran, adjacency, interval(ran, adjacency, coarsest=coarsest))
     with np.errstate(over="ignore", invalid="ignore"):
-        return max(0.0, float(distribution.get_epsilon_for_delta(delta)))
+        return max(0.0, losses.epsilon(distribution, delta))
 
 
 def pld_profile(
@@ -229,10 +231,10 @@ def pld_profile(
     distribution = composed(ran, adjacency, interval(ran, adjacency, coarsest=coarsest))
     mean, deviation, _ = loss_moments(ran, adjacency)
     with np.errstate(over="ignore", invalid="ignore"):
-        top = float(distribution.get_epsilon_for_delta(_PROFILE_DELTA))
+        top = losses.epsilon(distribution, _PROFILE_DELTA)
         top = max(min(top, mean + 12 * deviation, 700.0), 1e-6)
         epsilons = np.linspace(0.0, top, _PROFILE_POINTS)
-        deltas = np.asarray(distribution.get_delta_for_epsilon(epsilons.tolist()))
+        deltas = losses.deltas(distribution, epsilons)
     # A delta that could not be evaluated allows everything.
     deltas = np.nan_to_num(np.clip(deltas, 0.0, 1.0), nan=1.0)
     return PrivacyProfile(epsilons=tuple(epsilons.tolist()), deltas=tuple(deltas.tolist()))

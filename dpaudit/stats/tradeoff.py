@@ -74,28 +74,53 @@ class PrivacyProfile:
     deltas: tuple[float, ...]
 
     def tpr(self, fpr: FloatArray) -> FloatArray:
-        """See `TradeOff.tpr`. Costs O((n + k) log k) time and O(n + k) memory."""
+        """See `TradeOff.tpr`. Costs O(n log k), once O(k log k), and O(n + k) memory."""
         fpr = np.asarray(fpr, dtype=np.float64)
-        epsilons, deltas = np.asarray(self.epsilons), np.asarray(self.deltas)
-        slopes = np.exp(np.minimum(epsilons, _LARGEST_EXPONENT))
-        backward = np.exp(-epsilons)
-        forward = _least_line(fpr, slopes, deltas)
-        reverse = _least_line(fpr, backward, 1.0 - backward * (1.0 - deltas))
-        result: FloatArray = np.clip(np.minimum(forward, reverse), fpr, 1.0)
+        forward, reverse = _envelopes(self)
+        result: FloatArray = np.clip(np.minimum(forward.least(fpr), reverse.least(fpr)), fpr, 1.0)
         return result
 
 
-def _least_line(at: FloatArray, slopes: FloatArray, intercepts: FloatArray) -> FloatArray:
-    """Least of the lines at each abscissa in [0, 1]; rounding may pick one just above it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lines:
+    """Lines of which the least is wanted, steepest last.
+
+    Attributes:
+        slopes: (k,) ascending.
+        intercepts: (k,) of the same lines.
+        ends: (k - 1,) ascending abscissae, at which the least line changes to the one before, from the last.
+    """
+
+    slopes: FloatArray
+    intercepts: FloatArray
+    ends: FloatArray
+
+    def least(self, at: FloatArray) -> FloatArray:
+        """Least of the lines at each abscissa in [0, 1]; rounding may pick one just above it."""
+        index = self.slopes.size - 1 - np.searchsorted(self.ends, at, side="left")
+        value: FloatArray = self.slopes[index] * at + self.intercepts[index]
+        return value
+
+
+@lru_cache(maxsize=64)
+def _envelopes(profile: PrivacyProfile) -> tuple[_Lines, _Lines]:
+    """The lines of all guarantees forwards and backwards; remembered, because tests ask thousands of times."""
+    epsilons, deltas = np.asarray(profile.epsilons), np.asarray(profile.deltas)
+    backward = np.exp(-epsilons)
+    return (
+        _lines(np.exp(np.minimum(epsilons, _LARGEST_EXPONENT)), deltas),
+        _lines(backward, 1.0 - backward * (1.0 - deltas)),
+    )
+
+
+def _lines(slopes: FloatArray, intercepts: FloatArray) -> _Lines:
     order = np.argsort(slopes)
     slopes, intercepts = slopes[order], intercepts[order]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         crossings = -np.diff(intercepts) / np.diff(slopes)
     # Steeper lines are least further left; equal slopes leave nan, which must not decide anything.
-    crossings = np.maximum.accumulate(np.nan_to_num(crossings, nan=0.0, posinf=1.0, neginf=0.0)[::-1])[::-1]
-    index = slopes.size - 1 - np.searchsorted(crossings[::-1], at, side="left")
-    value: FloatArray = slopes[index] * at + intercepts[index]
-    return value
+    ends = np.maximum.accumulate(np.nan_to_num(crossings, nan=0.0, posinf=1.0, neginf=0.0)[::-1])
+    return _Lines(slopes=slopes, intercepts=intercepts, ends=ends)
 
 
 def gaussian_delta(mu: ArrayLike, epsilon: ArrayLike) -> FloatArray:
