@@ -25,6 +25,7 @@ from dpaudit.stats.tradeoff import Gaussian, TradeOff
 __all__ = ["Trajectory", "anytime", "clustered", "clustered_betting", "fixed", "refuted", "trajectory"]
 
 _POINTS = 160
+_FEW, _MOST = 64, 20_000
 _NODES = 20
 _RANKS_VALID = "references are exchangeable with the canary and were never inserted"
 _STEPS = "each step's noise is fresh given the past; the canary was in every one of these steps"
@@ -146,6 +147,31 @@ def _log_weights() -> FloatArray:
     return result
 
 
+def _looks(scores: _Scores) -> IntArray:
+    """Numbers of observations after which the wealth can be largest, whatever is bet: few, even of a million.
+
+    The logarithm of the wealth is convex in the sum so far and the counts of groups so far, and rises with
+    the sum. Where a moment lies on or under the chord between an earlier and a later one of its group it is
+    never the largest. Passes halve what is left; a path that does not get short is thinned evenly, which
+    only loses power. Costs n.
+    """
+    at = np.arange(1, scores.x.size + 1)
+    total = np.cumsum(scores.x)
+    last = np.append(scores.group[1:] != scores.group[:-1], True)
+    while at.size > _FEW:
+        height, turn = total[at - 1], last[at - 1]
+        before, after = at[1:-1] - at[:-2], at[2:] - at[1:-1]
+        rise = (height[1:-1] - height[:-2]) * after
+        # The last of a group always stays, so that no chord spans two.
+        under = np.concatenate([[False], rise <= (height[2:] - height[1:-1]) * before, [False]]) & ~turn
+        at = at[~under]
+        if 20 * np.count_nonzero(under) < at.size:
+            break
+    if at.size > _MOST:
+        at = np.unique(np.append(at[:: -(-at.size // _MOST)], scores.x.size))
+    return at
+
+
 def _log_wealth(scores: _Scores, family: Family, scale: float, at: IntArray) -> FloatArray:
     """(times,) logarithm of the mixture martingale after the first `at` observations, at one scale.
 
@@ -169,7 +195,7 @@ def anytime(evidence: KnownNull, family: Family, *, alpha: float) -> Estimate:
         alpha: error probability over all stopping times together.
 
     Returns:
-        An estimate; its bound is the largest on the way. Costs n * 24 a dozen times over.
+        An estimate; its bound is the largest on the way. Costs n, and 40 curves of the family for runs.
 
     Raises:
         UsageError: as for `fixed`.
@@ -191,10 +217,10 @@ def anytime(evidence: KnownNull, family: Family, *, alpha: float) -> Estimate:
 
 def _anytime(scores: _Scores, family: Family, alpha: float) -> Found:
     n = scores.x.size
-    every, end = np.arange(1, n + 1), np.array([n])
+    looks, end = _looks(scores), np.array([n])
 
     def p_value(scale: float) -> float:
-        return float(np.exp(-max(_log_wealth(scores, family, scale, every).max(), 0.0)))
+        return float(np.exp(-max(_log_wealth(scores, family, scale, looks).max(), 0.0)))
 
     def p_value_if(x: FloatArray, scale: float) -> float:
         imagined = _Scores(x=x, group=scores.group, means=scores.means, n_references=scores.n_references)
