@@ -20,7 +20,7 @@ from dpaudit.stats.tradeoff import TradeOff
 
 CELLS = 64
 _FIRST_PAIRS = 8
-_GROWTH = 1.5
+_GROWTH, _SETTLED, _LATER_GROWTH = 1.5, 5_000, 4.0
 _SHIFTS = np.geomspace(0.02, 8.0, 72)
 _RARE = tuple((share, shift) for share in (0.01, 0.03, 0.1, 0.3) for shift in (2.0, 4.0, 8.0))
 _RARE_PRIOR = 0.2
@@ -82,7 +82,9 @@ def forbidden(beliefs: FloatArray, curve: TradeOff) -> BoolArray:
 
 
 def rounds(scores_out: FloatArray, scores_in: FloatArray, plan: ScorePlan | None) -> Iterator[Round]:
-    """Pairs in rounds that grow by half; the first eight only teach. With a plan, one round of all.
+    """Pairs in rounds that grow by half, fourfold after 5,000; the first eight only teach.
+
+    With a plan there is one round of all.
 
     Args:
         scores_out: (n,) in observation order.
@@ -96,7 +98,8 @@ def rounds(scores_out: FloatArray, scores_in: FloatArray, plan: ScorePlan | None
     log_weight, log_belief = np.log(prior), np.log(candidates)
     start = min(_FIRST_PAIRS, scores_in.size)
     while start < scores_in.size:
-        end = min(scores_in.size, max(start + 1, int(start * _GROWTH)))
+        growth = _GROWTH if start < _SETTLED else _LATER_GROWTH
+        end = min(scores_in.size, max(start + 1, int(start * growth)))
         past = np.sort(np.concatenate([scores_out[:start], scores_in[:start]]))
         edges = np.quantile(past, np.arange(1, CELLS) / CELLS, method="weibull")
         cell_out, cell_in = (_cell(edges, s[start:end]) for s in (scores_out, scores_in))

@@ -19,12 +19,13 @@ from dpaudit.evidence import TwoSample
 from dpaudit.stats.betting import CELLS, Round, ScorePlan, planned_cells, rounds
 from dpaudit.stats.certified import cells_of, numeraire, pair
 from dpaudit.stats.family import Family
-from dpaudit.stats.inversion import Found, check_inputs, conclude, detectable_epsilon, epsilon_at
+from dpaudit.stats.inversion import Found, check_inputs, conclude, detectable_epsilon, epsilon_where
 from dpaudit.stats.tradeoff import TradeOff
 
 __all__ = ["ScorePlan", "anytime", "log_wealth"]
 
 _UNLUCKY = 1.2816
+_LOOKS = 128
 
 
 def log_wealth(curve: TradeOff, played: Sequence[Round]) -> FloatArray:
@@ -34,16 +35,43 @@ def log_wealth(curve: TradeOff, played: Sequence[Round]) -> FloatArray:
     E0 E1 <= ((E0 + E1) / 2)^2 <= 1, so that an alternating design is as good as fair coins.
     Costs n and one projection per round.
     """
-    against = pair(curve)
     gains = [np.zeros(0)]
-    for each in played:
-        belief = each.belief(against)
-        if belief is None:
-            gains.append(np.zeros(each.cell_in.size))
-            continue
-        payoff = numeraire(belief, against)
+    for each, payoff in zip(played, _payoffs(curve, played), strict=True):
         gains.append(payoff[each.cell_in, 1] + payoff[each.cell_out, 0])
     return np.cumsum(np.concatenate(gains))
+
+
+def _payoffs(curve: TradeOff, played: Sequence[Round]) -> list[FloatArray]:
+    """(k, 2) logarithms of what each round's cells pay against a curve; zeros where nothing is bet."""
+    against = pair(curve)
+    beliefs = [each.belief(against) for each in played]
+    return [np.zeros((CELLS, 2)) if b is None else numeraire(b, against) for b in beliefs]
+
+
+def _counts(played: Sequence[Round]) -> list[FloatArray]:
+    """Per round (looks, k, 2) how many scores of out and in fell into each cell since the look before.
+
+    There are at most 128 looks in a round, evenly spaced by the round's length alone: a wealth that is looked
+    at less often is reached less often, never more.
+    """
+    counts = []
+    for each in played:
+        n = each.cell_in.size
+        looks = min(n, _LOOKS)
+        # Pairs up to and with the end of a stretch belong to it.
+        stretch = (np.arange(n) * looks) // max(n, 1)
+        both = [
+            np.bincount(stretch * CELLS + cell, minlength=looks * CELLS).reshape(looks, CELLS)
+            for cell in (each.cell_out, each.cell_in)
+        ]
+        counts.append(np.stack(both, axis=2).astype(np.float64))
+    return counts
+
+
+def _largest(curve: TradeOff, played: Sequence[Round], counts: Sequence[FloatArray]) -> float:
+    """Largest logarithm of the wealth at any look, at least 0. Costs one projection per round."""
+    gains = [np.tensordot(c, payoff, axes=2) for c, payoff in zip(counts, _payoffs(curve, played), strict=True)]
+    return max(float(np.cumsum(np.concatenate([np.zeros(1), *gains])).max()), 0.0)
 
 
 def anytime(evidence: TwoSample, family: Family, *, alpha: float, plan: ScorePlan | None = None) -> Estimate:
@@ -91,16 +119,20 @@ def _invert(
 ) -> Found:
     n = scores_in.size
 
-    def p_value(played: Sequence[Round], scale: float) -> float:
-        return math.exp(-max(log_wealth(family.curve(scale), played).max(initial=0.0), 0.0))
+    def log_p_value_of(inside: FloatArray, outside: FloatArray) -> Callable[[float], float]:
+        played = list(rounds(outside, inside, plan))
+        counts = _counts(played)
+        return lambda scale: -_largest(family.curve(scale), played, counts)
 
-    played = list(rounds(scores_out, scores_in, plan))
+    def bound(log_p_value: Callable[[float], float]) -> float:
+        return epsilon_where(lambda scale: log_p_value(scale) - math.log(alpha), family)
+
+    log_p_value = log_p_value_of(scores_in, scores_out)
     far = np.arange(1.0, n + 1) * 1e6
-    best = list(rounds(-far, far, plan))
     return Found(
-        epsilon_lower=epsilon_at(lambda scale: p_value(played, scale), family, alpha),
-        p_value=p_value(played, family.claimed_scale),
-        ceiling=epsilon_at(lambda scale: p_value(best, scale), family, alpha),
+        epsilon_lower=bound(log_p_value),
+        p_value=math.exp(log_p_value(family.claimed_scale)),
+        ceiling=bound(log_p_value_of(far, -far)),
         detectable=detectable_epsilon(_power(family, n, alpha, plan), family),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,8 @@ from dpaudit.stats.tradeoff import EpsilonDelta, Gaussian, TradeOff, gaussian_ep
 
 SCALE_TOLERANCE = 5e-4
 """Relative precision to which scales are searched; bounds give it away on the safe side."""
+
+_FIRST_STEP = math.log(1.15)
 
 LARGEST_EPSILON = 500.0
 """Where searches end: no audit needs to tell larger epsilons apart."""
@@ -90,22 +93,27 @@ def search(decreasing: Callable[[float], float], low: float, high: float, *, sta
         high: largest scale.
         start: a scale near which the root is likely, so that few evaluations are needed.
     """
-    left = right = float(np.clip(start, low, high))
-    step = 1.15
-    if decreasing(left) > 0:
-        while decreasing(right) > 0:
-            if right >= high:
+
+    @cache
+    def at(log_scale: float) -> float:
+        value = decreasing(min(max(math.exp(log_scale), low), high))
+        # What is far below zero says no more than what is below it, and would mislead the secants.
+        return value if value > 0 else -math.log1p(-value)
+
+    bottom, top = math.log(low), math.log(high)
+    left = right = min(max(math.log(start), bottom), top)
+    step = _FIRST_STEP
+    if at(left) > 0:
+        while at(right) > 0:
+            if right >= top:
                 return high
-            left, right, step = right, min(right * step, high), step * step
+            left, right, step = right, min(right + step, top), 2 * step
     else:
-        while decreasing(left) <= 0:
-            if left <= low:
+        while at(left) <= 0:
+            if left <= bottom:
                 return low
-            left, right, step = max(left / step, low), left, step * step
-    root = brentq(
-        lambda t: decreasing(math.exp(t)), math.log(left), math.log(right), xtol=SCALE_TOLERANCE / 4
-    )
-    return math.exp(root)
+            left, right, step = max(left - step, bottom), left, 2 * step
+    return math.exp(brentq(at, left, right, xtol=SCALE_TOLERANCE / 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

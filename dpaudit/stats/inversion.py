@@ -31,11 +31,21 @@ def epsilon_at(p_value: Callable[[float], float], family: Family, alpha: float) 
     Returns:
         0 where not even perfect privacy is rejected.
     """
+    return epsilon_where(lambda scale: math.log(max(p_value(scale), LEAST_P)) - math.log(alpha), family)
+
+
+def epsilon_where(excess: Callable[[float], float], family: Family) -> float:
+    """Epsilon of the most private member that is still not rejected, from any measure of the evidence for it.
+
+    Args:
+        excess: positive where the member at a scale is not rejected; non-increasing in the scale. The
+            smoother it is, the fewer members are asked.
+        family: what is searched.
+
+    Returns:
+        0 where not even perfect privacy is rejected.
+    """
     low, high = family.scales
-
-    def excess(scale: float) -> float:
-        return math.log(max(p_value(scale), LEAST_P)) - math.log(alpha)
-
     if excess(high) > 0:
         return 0.0
     root = search(excess, low, high, start=family.claimed_scale)
