@@ -178,7 +178,7 @@ def composed(ledger: Ledger, adjacency: Adjacency, width: float) -> PrivacyLossD
     for phase in poisson:
         if phase.sample_rate > 0:
             one = losses.step(phase.noise_multiplier, phase.sample_rate, adjacency, width)
-            distribution = distribution.compose(one.self_compose(phase.steps))
+            distribution = distribution.compose(losses.repeated(one, phase.steps))
     return distribution
 
 

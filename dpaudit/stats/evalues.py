@@ -25,7 +25,7 @@ from dpaudit.stats.tradeoff import TradeOff
 __all__ = ["ScorePlan", "anytime", "log_wealth"]
 
 _UNLUCKY = 1.2816
-_LOOKS = 128
+_LOOKS = 512
 
 
 def log_wealth(curve: TradeOff, played: Sequence[Round]) -> FloatArray:
@@ -51,7 +51,7 @@ def _payoffs(curve: TradeOff, played: Sequence[Round]) -> list[FloatArray]:
 def _counts(played: Sequence[Round]) -> list[FloatArray]:
     """Per round (looks, k, 2) how many scores of out and in fell into each cell since the look before.
 
-    There are at most 128 looks in a round, evenly spaced by the round's length alone: a wealth that is looked
+    There are at most 512 looks in a round, evenly spaced by the round's length alone: a wealth that is looked
     at less often is reached less often, never more.
     """
     counts = []
@@ -70,7 +70,9 @@ def _counts(played: Sequence[Round]) -> list[FloatArray]:
 
 def _largest(curve: TradeOff, played: Sequence[Round], counts: Sequence[FloatArray]) -> float:
     """Largest logarithm of the wealth at any look, at least 0. Costs one projection per round."""
-    gains = [np.tensordot(c, payoff, axes=2) for c, payoff in zip(counts, _payoffs(curve, played), strict=True)]
+    gains = [
+        np.tensordot(c, payoff, axes=2) for c, payoff in zip(counts, _payoffs(curve, played), strict=True)
+    ]
     return max(float(np.cumsum(np.concatenate([np.zeros(1), *gains])).max()), 0.0)
 
 

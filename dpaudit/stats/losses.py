@@ -12,10 +12,13 @@ import numpy as np
 from dp_accounting.pld import pld_pmf
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, GaussianPrivacyLoss
+from scipy.fft import irfft, next_fast_len, rfft
 
 from dpaudit.check import FloatArray
 from dpaudit.claim import Adjacency
 
+_CHERNOFF = np.array([-20.0, -12.0, -8.0, -5.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0])
+_LOST = 1e-15
 _OVERFLOWS, _LARGEST_EXPONENT = 30.0, 700.0
 
 
@@ -55,7 +58,7 @@ def _pmf(sigma: float, rate: float, kind: AdjacencyType, width: float) -> pld_pm
 
 
 def _score_of_loss(loss: FloatArray, sigma: float, rate: float, kind: AdjacencyType) -> FloatArray:
-    """Largest noisy value at which the loss is at least the given one; in logarithms, so that none overflows."""
+    """Largest noisy value at which the loss is at least the given one; in logarithms against overflow."""
     if kind is AdjacencyType.REMOVE:
         result: FloatArray = -0.5 - sigma**2 * _unsampled(loss, rate)
     elif kind is AdjacencyType.ADD:
@@ -77,6 +80,30 @@ def _unsampled(loss: FloatArray, rate: float) -> FloatArray:
     large = loss - math.log(rate) + np.log1p(-(1 - rate) * np.exp(-np.maximum(loss, 1.0)))
     result: FloatArray = np.where(loss > 1.0, large, small)
     return result
+
+
+def repeated(distribution: PrivacyLossDistribution, times: int) -> PrivacyLossDistribution:
+    """Loss of so many steps of the same kind, by one real Fourier transform per direction.
+
+    Chernoff bounds say which losses to keep; the 1e-15 beyond them counts as an infinite loss.
+    """
+    return PrivacyLossDistribution(*(_repeated(pmf, times) for pmf in _directions(distribution)))
+
+
+def _repeated(pmf: pld_pmf.DensePLDPmf, times: int) -> pld_pmf.DensePLDPmf:
+    mass = np.asarray(pmf._probs)
+    cells = np.arange(mass.size)
+    low, high = 0, (mass.size - 1) * times
+    for rate in _CHERNOFF / mass.size:
+        bound = (times * math.log(float(mass @ np.exp(rate * cells))) + math.log(2 / _LOST)) / rate
+        low, high = (max(low, math.floor(bound)), high) if rate < 0 else (low, min(high, math.ceil(bound)))
+    length = next_fast_len(max(high - low + 1, mass.size), real=True)
+    composed = irfft(rfft(mass, length) ** times, length)
+    kept = np.roll(composed, -low)[: high - low + 1]
+    beyond = _LOST - math.expm1(times * math.log1p(-pmf._infinity_mass))
+    return pld_pmf.DensePLDPmf(
+        pmf._discretization, pmf._lower_loss * times + low, kept, beyond, pmf._pessimistic_estimate
+    )
 
 
 def deltas(distribution: PrivacyLossDistribution, epsilons: FloatArray) -> FloatArray:

@@ -104,7 +104,7 @@ class _Lines:
 
 @lru_cache(maxsize=64)
 def _envelopes(profile: PrivacyProfile) -> tuple[_Lines, _Lines]:
-    """The lines of all guarantees forwards and backwards; remembered, because tests ask thousands of times."""
+    """The lines of all guarantees forwards and backwards; remembered, being asked for thousands of times."""
     epsilons, deltas = np.asarray(profile.epsilons), np.asarray(profile.deltas)
     backward = np.exp(-epsilons)
     return (

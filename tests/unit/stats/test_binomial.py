@@ -51,3 +51,12 @@ def test_tail_is_the_binomial_sum():
 def test_impossible_counts_are_refused():
     with pytest.raises(UsageError, match="successes=4"):
         binomial.lower(4, 3, 0.05)
+
+
+@pytest.mark.parametrize("trials", [1, 7, 400])
+@pytest.mark.parametrize("alpha", [0.3, 1e-3])
+def test_least_above_is_the_first_count_whose_limit_is_above(trials, alpha):
+    bars = np.concatenate([[0.0, 1.0], np.random.default_rng(0).random(50)])
+    limits = binomial.lower(np.arange(trials + 1), trials, alpha)
+    expected = [next((c for c, limit in enumerate(limits) if limit > bar), trials + 1) for bar in bars]
+    assert binomial.least_above(bars, trials, alpha).tolist() == expected

@@ -90,6 +90,21 @@ def test_bound_is_where_the_wealth_reaches_one_over_alpha():
     assert evalues.log_wealth(Gaussian(mu=mu * 1.01), played).max() < math.log(20)
 
 
+@pytest.mark.parametrize("n", [9, 300, 4000])
+def test_looks_see_the_wealth_of_some_moments_and_of_all_in_short_rounds(n):
+    evidence = gaussian_runs(n, 1.2)
+    played = list(betting.rounds(evidence.scores_out, evidence.scores_in, None))
+    counts = evalues._counts(played)
+    wealth = evalues.log_wealth(Gaussian(mu=0.8), played)
+    found = evalues._largest(Gaussian(mu=0.8), played, counts)
+    everywhere = max(wealth.max(), 0.0)
+    assert found <= everywhere + 1e-9
+    if n <= 300:
+        assert found == pytest.approx(everywhere, abs=1e-9)
+    # The last moment is always looked at.
+    assert found >= wealth[-1] - 1e-9
+
+
 def test_wealth_grows_as_the_projection_says():
     mu_null, mu = 0.5, 1.6
     played = next(betting.rounds(np.zeros(1), np.zeros(1), plan(mu)))

@@ -173,6 +173,24 @@ def test_anytime_equals_its_naive_twin():
     assert wealth == pytest.approx(-np.log(0.05), abs=0.05)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 3])
+@pytest.mark.parametrize("mu", [0.0, 0.6, 1.3])
+def test_no_moment_that_is_left_out_has_more_wealth(groups, mu):
+    rng = np.random.default_rng(groups)
+    n, means = 3000, tuple(np.linspace(0.5, 1.5, groups))
+    # Two phases one after the other; of three the observations are mixed.
+    group = rng.integers(0, groups, n) if groups > 2 else np.sort(rng.integers(0, groups, n))
+    for x in (rng.normal(mu, 1, n), np.sort(rng.normal(mu, 1, n)), np.full(n, mu)):
+        scores = known_null._Scores(x=x, group=group, means=means, n_references=999)
+        looks = known_null._looks(scores)
+        for scale in (0.4, 1.0, 2.5):
+            every = known_null._log_wealth(scores, FAMILY, scale, np.arange(1, n + 1)).max()
+            assert known_null._log_wealth(scores, FAMILY, scale, looks).max() == pytest.approx(
+                every, rel=1e-9
+            )
+        assert groups > 2 or looks.size < 200
+
+
 def test_trajectory_never_falls_and_ends_at_the_estimate():
     given = evidence(ranked(1.6, 400))
     path = known_null.trajectory(given, FAMILY, alpha=0.05)
