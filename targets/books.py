@@ -17,8 +17,8 @@ from dpaudit.claim import Ledger, Phase
 from dpaudit.protocols import Spending
 
 _POINTS = 40
-_FEWEST = 8
-_SECONDS = 1.5
+_FEWEST = 5
+_SECONDS = 0.5
 History = list[tuple[float, float, int]]
 
 
