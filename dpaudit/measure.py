@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from dpaudit.accounting import family_for
 from dpaudit.check import FloatArray
 from dpaudit.claim import Adjacency, Claim, Sampler
 from dpaudit.disclosure import clustered_ranks, final_scores, slices
+from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.evidence import Access, Evidence, Finding, Guesses, KnownNull, Note, Replay, Sampling
 from dpaudit.plan import AuditPlan
@@ -111,6 +113,7 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
                 curves += _membership_curves(attack, scores, views[0], plan.alpha)
     if claim is not None:
         curves.append(_claimed_roc(_whole_run(claim, plan)))
+    _one_test_each(estimates)
     return Measured(
         estimates=tuple(estimates), rates=tuple(rates), findings=tuple(findings), curves=tuple(curves)
     )
@@ -119,6 +122,17 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
 def _holds(estimate: Estimate, stopped: bool) -> bool:
     """Whether an estimate is valid for a run that was stopped because of what was seen."""
     return not stopped or "anytime" in estimate.method
+
+
+def _one_test_each(estimates: Sequence[Estimate]) -> None:
+    """Refuse two tests that would spend the same share of alpha, as of an attack with twice the evidence."""
+    deciding = Counter(label(estimate) for estimate in estimates if estimate.guarantee)
+    double = [name for name, count in deciding.items() if count > 1]
+    if double:
+        raise UsageError(
+            f"Expected one piece of evidence for each test, found {deciding[double[0]]} of {double[0]!r}. "
+            "Let the attack put its observations together."
+        )
 
 
 def composable(claim: Claim | None) -> bool:

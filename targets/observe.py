@@ -28,6 +28,9 @@ from dpaudit.targets.draws import Loaders, Rule, Taken, root_of
 from dpaudit.targets.probe import OptimizerProbe
 
 _ACTIVE: ContextVar[Observation | None] = ContextVar("observation", default=None)
+STREAM = 0xA0D1
+"""Sets the random stream of attacks apart from all that a plain seed leads to."""
+
 _Settings = tuple[float, float, float, Sampler]
 
 

@@ -16,7 +16,7 @@ from dpaudit.canary import Canaries
 from dpaudit.check import FloatArray, IntArray
 from dpaudit.errors import TrialError, UsageError
 from dpaudit.protocols import StepAttack, View
-from dpaudit.targets.observe import observe
+from dpaudit.targets.observe import STREAM, observe
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 Fit = Callable[..., Predict]
@@ -50,7 +50,8 @@ class TrainingFunction:
             UsageError: `fit` does not accept the plan's options.
         """
         start = time.perf_counter()
-        rng = np.random.default_rng(seed)
+        # Not the stream that training code draws from when it is handed the same seed.
+        rng = np.random.default_rng([seed, STREAM])
         with _seeded(seed), observe(attacks, canaries, rng, seeds=[seed]) as seen:
             model = self._call(canaries, seed, device)
         scores = log_probabilities(model, canaries.x, device)

@@ -25,7 +25,7 @@ from dpaudit.evidence import Access, Finding, Note
 from dpaudit.protocols import Ended, StepAttack, StopTraining, View
 from dpaudit.targets.broken import plant
 from dpaudit.targets.bypass import parameters_of
-from dpaudit.targets.observe import Observation, observe
+from dpaudit.targets.observe import STREAM, Observation, observe
 
 _DRAWS = ("normal", "randn", "randn_like", "rand", "rand_like")
 _IN_PLACE = ("normal_", "uniform_", "exponential_", "cauchy_", "geometric_", "log_normal_")
@@ -74,10 +74,12 @@ class ScriptTarget:
         start = time.perf_counter()
         faulty = (lambda optimizer: plant(optimizer, self.fault or "")) if self.fault else None
         hands = _Hands()
+        # Not the stream that a script with the same seed would draw from.
+        rng = np.random.default_rng([seed, STREAM])
         with ExitStack() as stack:
             if stdout is not None:
                 stack.enter_context(redirect_stdout(stdout))
-            seen = stack.enter_context(observe(attacks, _NOBODY, np.random.default_rng(seed), prepare=faulty))
+            seen = stack.enter_context(observe(attacks, _NOBODY, rng, prepare=faulty))
             stack.enter_context(hands.watch(seen))
             ended = self._run()
         at = delta if delta is not None else seen.books.last_delta(1e-5)

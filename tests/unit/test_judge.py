@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dpaudit.claim import Adjacency, Claim, Phase
+from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate
 from dpaudit.evidence import Access, Finding, Guesses, KnownNull, NoiseSample, Replay
 from dpaudit.judge import judge_audit, verdict
@@ -179,3 +180,17 @@ def test_a_declared_claim_is_tested_against_the_ledger_that_ran() -> None:
     bare = replace(by_hand, ledger=())
     judged = judge_audit(own, {"own": {0: bare}}, trials()[:1])
     assert judged.status == "INCONCLUSIVE"
+
+
+def test_two_tests_at_one_share_of_alpha_are_refused() -> None:
+    twice = replace(SOUND, evidence=(*SOUND.evidence, SOUND.evidence[0]))
+    with pytest.raises(UsageError, match="found 2 of 'step-canary'"):
+        judge_audit(plan(), {"own": {0: twice}, "plain": {0: LEAKING}}, trials())
+
+
+def test_of_a_run_that_was_stopped_only_what_holds_at_every_moment_counts() -> None:
+    stopped = replace(SOUND, stopped=7)
+    judged = judge_audit(plan(), {"own": {0: stopped}, "plain": {0: LEAKING}}, trials())
+    methods = [estimate.method for estimate in judged.targets[0].estimates if estimate.guarantee]
+    assert methods
+    assert all("anytime" in method for method in methods)
