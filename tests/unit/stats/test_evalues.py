@@ -123,10 +123,12 @@ def test_only_the_order_of_scores_counts(seed, transform):
     evidence = gaussian_runs(60, 2.5, seed)
     played = list(betting.rounds(evidence.scores_out, evidence.scores_in, None))
     other = list(betting.rounds(transform(evidence.scores_out), transform(evidence.scores_in), None))
-    for one, two in zip(played, other, strict=True):
-        # Quantiles are interpolated between scores, so that a few may fall beside an edge.
-        assert np.abs(one.cell_in - two.cell_in).max() <= 6
-        assert np.mean(one.cell_in == two.cell_in) > 0.4
+    moved = np.concatenate(
+        [np.abs(one.cell_in - two.cell_in) for one, two in zip(played, other, strict=True)]
+    )
+    # Quantiles are interpolated between scores, so that a few may fall beside an edge.
+    assert moved.max() <= 6
+    assert np.mean(moved == 0) > 0.7
 
 
 def test_rounds_use_the_past_alone():
