@@ -1,0 +1,78 @@
+"""The two figures of docs/estimators.md, drawn from what the benchmarks counted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dpaudit.reports import svg
+from dpaudit.reports.drawing import BLUE, GREY, VERMILION
+
+ALPHA = 0.05
+
+
+def _standalone(figure: Any, key: str, title: str, description: str) -> str:
+    drawn = svg.inline(figure, key, title, description)
+    width, height = figure.get_size_inches() * 72
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+    style = "<style>svg{background:#fff}text{font-family:DejaVu Sans,Verdana,sans-serif}</style>"
+    first, rest = drawn.split(">", 1)
+    return head + first.removeprefix("<svg ") + ">" + style + rest + "\n"
+
+
+def levels(cells: dict[str, list[tuple[int, int]]]) -> str:
+    """Shares of false alarms: a dot per cell, a bar for all repetitions of an estimator together."""
+    from matplotlib.figure import Figure
+
+    with svg.settings():
+        figure = Figure(figsize=(8, 0.9 + 0.36 * len(cells)), layout="constrained")
+        axes = figure.subplots()
+        said = []
+        for row, (name, found) in enumerate(cells.items()):
+            made = [(errors / n, n) for errors, n in found if n]
+            together = sum(errors for errors, _ in found) / max(sum(n for _, n in found), 1)
+            wrong = [(e / n - ALPHA) > 3 * math.sqrt(ALPHA * (1 - ALPHA) / n) for e, n in found if n]
+            colors = [VERMILION if bad else GREY for bad in wrong]
+            axes.scatter(
+                [100 * s for s, _ in made], [row] * len(made), s=10, c=colors, alpha=0.6, linewidths=0
+            )
+            axes.plot([100 * together] * 2, [row - 0.3, row + 0.3], color=BLUE, linewidth=2.5)
+            said.append(f"{name} {together:.1%}")
+        axes.axvline(100 * ALPHA, color=VERMILION, linewidth=1)
+        axes.set(yticks=range(len(cells)), yticklabels=list(cells), ylim=(len(cells) - 0.5, -0.5))
+        axes.set(
+            xlim=(-0.3, None),
+            xlabel="Bounds above the true epsilon, % (line: nominal; bar: all repetitions; dot: one cell)",
+        )
+        title = "How often each estimator claims more than is true"
+        return _standalone(figure, "validity", title, "; ".join(said) + ".")
+
+
+def medians(rows: dict[str, dict[int, tuple[float, float | None]]], epsilon: float) -> str:
+    """Median bounds against the number of observations, and the figures they are held against.
+
+    Args:
+        rows: estimator to observations to (median, target or None).
+        epsilon: the true one.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    with svg.settings():
+        figure = Figure(figsize=(8, 4.6), layout="constrained")
+        axes = figure.subplots()
+        colors = colormaps["tab20"].colors
+        for i, (name, values) in enumerate(rows.items()):
+            at = sorted(values)
+            color = colors[i % len(colors)]
+            axes.plot(at, [values[m][0] for m in at], color=color, label=name, linewidth=1.6, marker=".")
+            goals = [(m, target) for m in at if (target := values[m][1]) is not None]
+            axes.plot([m for m, _ in goals], [t for _, t in goals], "x", color=color, markersize=6)
+        axes.axhline(epsilon, color=VERMILION, linewidth=1)
+        axes.set(xscale="log", xlabel="Observations", ylabel="Median lower bound of epsilon", ylim=(0, None))
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+        said = "; ".join(
+            f"{n}: " + ", ".join(f"{v[0]:.2f} at {m}" for m, v in r.items()) for n, r in rows.items()
+        )
+        title = f"What each estimator shows of a true epsilon of {epsilon:g}; crosses are reference figures"
+        return _standalone(figure, "tightness", title, said + ".")
