@@ -84,6 +84,7 @@ def _judge(
     if audited is not None and own is not None:
         findings += ledger.contradictions(own, audited.accounted)
         findings += _declared_but_not_private(target, audited, own)
+    left = alpha - measure.spent_on_law(plan, alpha)
     return TargetRecord(
         name=target.name,
         role=target.role,
@@ -101,7 +102,7 @@ def _judge(
         curves=(*found.curves, *ledger.course(audited, own, found.curves)),
         checklist=ledger.checklist(audited, own, recomputed),
         verdict=_as_far_as_seen(
-            verdict(claim, found.estimates, findings, measure.weights(plan), alpha, lost), audited
+            verdict(claim, found.estimates, findings, measure.weights(plan), left, lost), audited
         ),
         weights_sha256=audited.weights_sha256 if audited else "",
     )

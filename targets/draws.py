@@ -249,7 +249,8 @@ def _public(generator: Any, secret: frozenset[int]) -> str:
 def _assembled(group: list[_Handed], rows: int | None) -> Taken:
     """Of the batches of one loader, those that the step's gradients are of: the last so many."""
     used = group
-    for start in range(len(group)):
+    # The fewest that will do: an empty batch before them is one that no step was made on.
+    for start in reversed(range(len(group))):
         if _sizes(group[start:]) == rows:
             used = group[start:]
             break
