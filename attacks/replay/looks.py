@@ -14,7 +14,7 @@ from dpaudit.attacks.replay.search import Search
 from dpaudit.protocols import Execution, RowArray, StepOracle
 
 _ZERO = "one zero gradient"
-_DECISIVE = 4
+_DECISIVE = 6
 _COORDINATES = 20_000
 _MOST_DRAWS = 60
 _NOT_FINITE = (("not-a-number", np.nan), ("infinity", np.inf), ("1e30", 1e30))
