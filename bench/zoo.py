@@ -1,14 +1,15 @@
 """The bug zoo: every planted fault and every correct use, audited like any other target.
 
 Run `python bench/zoo.py`; the tables go to bench/results/zoo.md. `--only Z07,Z16` or names of faults audits
-these alone, `--controls 10` repeats every control under ten seeds. A fault is found if the verdict is REFUTED;
-a control is accused if it is. Nothing here tells the audit which fault it looks at.
+these alone, `--controls 10` repeats every control under ten seeds. A fault is found if the verdict is
+REFUTED; a control is accused if it is. Nothing here tells the audit which fault it looks at.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import logging
 import os
 import platform
 import statistics
@@ -154,7 +155,7 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+    return "-" if value is None else f"{value:.3g}"
 
 
 def summary(faults: Sequence[Outcome], controls: Sequence[Outcome]) -> list[str]:
@@ -201,6 +202,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     wanted = {part for part in arguments.only.split(",") if part}
     names = [name for name, fault in FAULTS.items() if not wanted or wanted & {name, fault.zoo}]

@@ -230,5 +230,8 @@ class Note:
 BLIND = ("clip not tested", "unwatched steps")
 """Checks of notes that leave a part of the guarantee unseen: silence about the rest is then inconclusive."""
 
+CLIP_TESTED = "clip tested from the data on"
+"""Check of a note that makes up for "clip not tested"."""
+
 Evidence = KnownNull | TwoSample | OneRun | Guesses | Replay | Sampling | Finding | Note
 """Every kind of evidence."""

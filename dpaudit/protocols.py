@@ -316,6 +316,17 @@ class StepAttack(Protocol):
 
 
 @runtime_checkable
+class Retrains(Protocol):
+    """A step attack that also wants the training function run again, on neighbouring data.
+
+    Attributes:
+        retrain: whether to.
+    """
+
+    retrain: bool
+
+
+@runtime_checkable
 class ModelAttack(Protocol):
     """An attack on released models. Its fields are its recipe."""
 

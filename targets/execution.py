@@ -113,6 +113,10 @@ class Executor:
         except (ValueError, IndexError):
             return float(optimizer.expected_batch_size)
 
+    def random_state(self) -> str:
+        """Digest of the generators that noise is drawn from."""
+        return _digest(self._random.state()[2:])
+
     def logical_batch_starts(self) -> None:
         """Remember the state from which re-executions with several micro-batches set out."""
         self._start = _taken(self._optimizer, self.parameters, rows=False)
@@ -155,7 +159,7 @@ class Executor:
                 accounted=len(accounted) if hooked else None,
                 beside=_digest(moved) if handed and itself else "",
                 clip=clip_of(optimizer),
-                random_state=_digest(self._random.state()[2:]),
+                random_state=self.random_state(),
             )
 
     def _run(self, batch: Sequence[RowArray], empty: Sequence[Any]) -> list[RowArray]:
@@ -176,12 +180,12 @@ class Executor:
         divides = self._optimizer.loss_reduction == "mean" and not self.clips_inside
         write(self.parameters, rows, mean_over=float(max(len(rows), 1)) if divides else 1.0)
 
-    def capture(self, *, apply: bool, replace: Callable[[], None] | None = None) -> list[RowArray]:
+    def capture(self, *, apply: bool, replace: Callable[[RowArray], None] | None = None) -> list[RowArray]:
         """Execute the optimizer's step and return the gradients that reach the underlying optimizer.
 
         Args:
             apply: whether the underlying optimizer then makes its step.
-            replace: called before that, to change the gradients.
+            replace: called with them before that, and may change what parameters hold.
         """
         optimizer = self._optimizer
         underlying = optimizer.original_optimizer
@@ -193,7 +197,7 @@ class Executor:
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
             seen.append(flatten(gradients) * np.float32(self.divisor))
             if replace is not None:
-                replace()
+                replace(seen[-1])
             return original(*args, **kwargs) if apply else None
 
         underlying.step = step

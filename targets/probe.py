@@ -33,6 +33,20 @@ class Logbook(Protocol):
         """Enter a noisy step and its batch size, where that is known; returns the index of its phase."""
         ...
 
+    def releasing(
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        released: RowArray,
+        *,
+        rows: Callable[[], RowArray],
+        settings: tuple[float, ...],
+        clip: float,
+        precision: float,
+        random: Callable[[], str],
+    ) -> None:
+        """A real step hands `released` (d,) to the underlying optimizer; may change the gradients."""
+        ...
+
 
 class OptimizerProbe:
     """Takes the place of `optimizer.step` and offers each step to the attacks before it happens.
@@ -166,12 +180,26 @@ class OptimizerProbe:
         watchers = [session for session in self._sessions if isinstance(session, Watcher)]
         for watcher in watchers:
             watcher.about_to_step(self)
-        handed = self._executor.capture(apply=True)
+        handed = self._executor.capture(apply=True, replace=self._written)
         released = handed[-1] if handed else np.zeros(sum(self.sizes), dtype=np.float32)
         if inserted is not None:
             inserted.released(released)
         for watcher in watchers:
             watcher.stepped(released)
+
+    def _written(self, released: RowArray) -> None:
+        """Let the logbook keep a release before it is applied, and put another in its place."""
+        settings = (self.noise_multiplier, self.max_grad_norm)
+        rates = [float(group["lr"]) for group in self._optimizer.original_optimizer.param_groups]
+        self._logbook.releasing(
+            self.parameters,
+            released,
+            rows=self.rows,
+            settings=(*settings, *rates),
+            clip=self.max_grad_norm,
+            precision=self.precision,
+            random=self._executor.random_state,
+        )
 
     def _edit(self, insert: RowArray | None, remove: int | None) -> None:
         """Add or leave out one record's gradient in the batch at hand."""

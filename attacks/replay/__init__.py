@@ -28,6 +28,7 @@ class ReplayAttack:
         scale: norm of a huge record's gradient, in clipping norms.
         budget: neighbours that the search tries at the first look; a quarter of them later.
         watch: whether to take down the noise of every real step, at one execution each.
+        retrain: whether to run a training function again, on neighbouring data and under the same releases.
         stop_early: whether to stop the run at the first contradiction that is beyond doubt.
     """
 
@@ -40,6 +41,7 @@ class ReplayAttack:
     budget: int = 60
     watch: bool = True
     stop_early: bool = False
+    retrain: bool = True
 
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> ReplaySession:
         """Start observing one run."""
