@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dpaudit.canary import Canaries
 from dpaudit.check import FloatArray, IntArray
@@ -82,15 +83,15 @@ class TrainingFunction:
             chosen = (seed + offset) % 2**63
             seeded = observe((), canaries, np.random.default_rng(seed), seeds=[chosen], transcript=transcript)
             with _seeded(chosen), seeded, suppress(StopTraining):
-                transcript.hand_over(self._fitted(x, y, chosen, device))
+                transcript.hand_over(self._fitted(x.astype(np.float32), y, chosen, device))
 
-        x = canaries.train_x.astype(np.float32)
+        x = canaries.train_x.astype(np.float32).astype(np.float64)
         return neighbouring_run.examine(x, canaries.train_y, run)
 
     def _call(self, canaries: Canaries, seed: int, device: str) -> Predict:
         return self._fitted(canaries.train_x.astype(np.float32), canaries.train_y, seed, device)
 
-    def _fitted(self, x: FloatArray, y: IntArray, seed: int, device: str) -> Predict:
+    def _fitted(self, x: NDArray[np.float32], y: IntArray, seed: int, device: str) -> Predict:
         model = self.fit(x, y, seed=seed, device=device, **self.options)
         if not callable(model):
             raise UsageError(
