@@ -166,7 +166,6 @@ class StepOracle(Protocol):
         forms_rows: whether per-record gradients exist, so that the clip can be put to the test.
         micro_batches: in how many parts the batch came.
         precision: relative rounding error of one per-record gradient.
-        secure: whether the noise is drawn so that its floating-point grid does not show.
     """
 
     index: int
@@ -204,11 +203,6 @@ class StepOracle(Protocol):
 
     @property
     def precision(self) -> float:
-        """See the attribute."""
-        ...
-
-    @property
-    def secure(self) -> bool:
         """See the attribute."""
         ...
 
@@ -317,11 +311,7 @@ class StepAttack(Protocol):
 
 @runtime_checkable
 class Retrains(Protocol):
-    """A step attack that also wants the training function run again, on neighbouring data.
-
-    Attributes:
-        retrain: whether to.
-    """
+    """A step attack that may want the training function run again, on neighbouring data."""
 
     retrain: bool
 

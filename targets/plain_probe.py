@@ -27,7 +27,6 @@ class PlainProbe:
     forms_rows = True
     micro_batches = 1
     precision = float(torch.finfo(torch.float32).eps)
-    secure = False
 
     def __init__(self, optimizer: torch.optim.Optimizer, rows: Callable[[], torch.Tensor]):
         self._optimizer = optimizer

@@ -112,11 +112,6 @@ class OptimizerProbe:
         kinds |= {rows_of.samples(p).dtype for p in self.parameters if rows_of.has_samples(p)}
         return max(torch.finfo(kind).eps for kind in kinds)
 
-    @property
-    def secure(self) -> bool:
-        """Whether Opacus's secure mode is on."""
-        return bool(getattr(self._optimizer, "secure_mode", False))
-
     def rows(self) -> RowArray:
         """Per-record gradients of the current (micro-)batch, (b, d)."""
         if not self.has_samples:

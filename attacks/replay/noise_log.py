@@ -96,9 +96,12 @@ class NoiseLog:
         height = np.sqrt(np.mean(joined**2, axis=1, keepdims=True))
         joined, unit = joined / height, [part / height for part in parts]
         values = joined.ravel()[:_KEPT_VALUES]
+        raw = np.concatenate([row for row in self._kept])
+        coarse = self._precision >= _REPEATED
+        ties = self._ties or (not coarse and noise_law.tied(noise_law.largest(raw)))
         coordinates = [noise_law.independent_coordinates(part) for part in unit]
         return (
-            ("continuous law", 0.0 if self._ties else 1.0),
+            ("continuous law", 0.0 if ties else 1.0),
             ("normal law", noise_law.normal(values, rounding=self._precision)),
             ("independence of steps", noise_law.uncorrelated_steps(joined)),
             ("independence of coordinates", min(1.0, len(unit) * min(coordinates))),

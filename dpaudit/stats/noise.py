@@ -14,6 +14,7 @@ from dpaudit.evidence import Replay
 from dpaudit.stats.family import Family
 from dpaudit.stats.inversion import Found, check_inputs, conclude, detectable_epsilon, epsilon_at
 
+_SMALLEST = 1e-14
 SENSITIVITY_TOLERANCE = 1e-3
 """Within this of the clipping norm a measured sensitivity counts as exactly that: clipping in single
 precision misses it by up to 1e-4, which is arithmetic and not a leak."""
@@ -129,8 +130,9 @@ def _one_record(squares: FloatArray, counts: FloatArray, movement: FloatArray, s
     Such a record has mu^2 = sum_l delta_l^2 / s_l^2 <= 1. With f_l = n_l / n and the statistic
     T = sum_l (f_l / delta_l^2) S_l of sums of squares S_l, Jensen's inequality gives
     E exp(-t T) <= (1 + 2 t)^(-n/2) for any deviations s_l that obey this, so Chernoff's bound is that of
-    one chi-square, exp(-n/2 (r - 1 - log r)) at r = T/n. Groups with a clip and noise of their own are thus
-    judged by what a record does to all of them together.
+    one chi-square, exp(-n/2 (r - 1 - log r)) at r = T/n, and close where noise is in proportion to what the
+    record moves in a coordinate. Where it is not, confidence limits for the k deviations at once are closer.
+    Groups with a clip and noise of their own are thus judged by what a record does to all of them together.
 
     Args:
         squares: (k,) sums of squares.
@@ -141,14 +143,30 @@ def _one_record(squares: FloatArray, counts: FloatArray, movement: FloatArray, s
     moved = movement > 0
     if not moved.any():
         return 1.0
-    if not np.isfinite(movement).all():
+    if not np.isfinite(movement).all() or not squares[moved].all():
         return 0.0
     n = float(counts[moved].sum())
     weights = counts[moved] / n / movement[moved] ** 2
     r = float((weights * squares[moved]).sum()) / n / scale**2
-    if r <= 0:
-        return 0.0
-    return 1.0 if r >= 1 else math.exp(-n / 2 * (r - 1 - math.log(r)))
+    chernoff = 1.0 if r >= 1 else math.exp(-n / 2 * (r - 1 - math.log(r)))
+    limits = _by_limits(squares[moved] / movement[moved] ** 2, counts[moved], scale)
+    return min(1.0, 2 * chernoff, 2 * limits)
+
+
+def _by_limits(squares: FloatArray, counts: FloatArray, scale: float) -> float:
+    """Smallest level at which lower confidence limits put sum_l delta_l^2 / s_l^2 above 1 / scale^2."""
+
+    def above(log_level: float) -> bool:
+        quantiles = chdtri(counts, 1 - math.exp(log_level) / counts.size)
+        return float((quantiles / squares).sum()) > scale**-2
+
+    low, high = math.log(_SMALLEST), 0.0
+    if not above(high):
+        return 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if above(middle) else (middle, high)
+    return math.exp(high)
 
 
 def replay(evidence: Replay, family: Family, *, alpha: float) -> Estimate:
