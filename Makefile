@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help audit test test-fast check bench report clean
+.PHONY: help audit test test-fast check bench zoo report clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -34,6 +34,9 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 
 bench: $(STAMP) ## measure what bench/ measures
 	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; done
+
+zoo: $(STAMP) ## audit every planted fault and every correct use
+	@$(BIN)/python bench/zoo.py $(ARGS)
 
 report: $(STAMP) ## write the page of the last default audit again
 	@$(BIN)/dpaudit report audits/default $(ARGS)

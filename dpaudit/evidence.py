@@ -133,6 +133,8 @@ class Replay:
         steps: at how many training steps.
         tolerance: excess of the sensitivity over 1 that is rounding of the gradients' precision.
         law: p-values of "the noise is normal and independent" by test, on the noise of all steps.
+        movement: movement of each parameter by the one record that moved the release the farthest, over the
+            clipping norm; empty if not measured.
         first_contradiction: executions up to the first contradiction beyond doubt; None without one.
     """
 
@@ -143,6 +145,7 @@ class Replay:
     steps: int
     tolerance: float = 1e-3
     law: tuple[tuple[str, float], ...] = ()
+    movement: tuple[float, ...] = ()
     first_contradiction: int | None = None
     source: str = "replay"
     access: Access = Access.REPLAY
@@ -226,6 +229,9 @@ class Note:
 
 BLIND = ("clip not tested", "unwatched steps")
 """Checks of notes that leave a part of the guarantee unseen: silence about the rest is then inconclusive."""
+
+CLIP_TESTED = "clip tested from the data on"
+"""Check of a note that makes up for "clip not tested"."""
 
 Evidence = KnownNull | TwoSample | OneRun | Guesses | Replay | Sampling | Finding | Note
 """Every kind of evidence."""

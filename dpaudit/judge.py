@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dpaudit import ledger, measure
 from dpaudit.claim import Claim
 from dpaudit.estimate import Estimate
-from dpaudit.evidence import BLIND, Access, Finding, Note
+from dpaudit.evidence import BLIND, CLIP_TESTED, Access, Finding, Note
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.protocols import View
 from dpaudit.record import Coverage, TargetRecord, TrialRecord
@@ -84,6 +84,7 @@ def _judge(
     if audited is not None and own is not None:
         findings += ledger.contradictions(own, audited.accounted)
         findings += _declared_but_not_private(target, audited, own)
+    left = alpha - measure.spent_on_law(plan, alpha)
     return TargetRecord(
         name=target.name,
         role=target.role,
@@ -101,7 +102,7 @@ def _judge(
         curves=(*found.curves, *ledger.course(audited, own, found.curves)),
         checklist=ledger.checklist(audited, own, recomputed),
         verdict=_as_far_as_seen(
-            verdict(claim, found.estimates, findings, measure.weights(plan), alpha, lost), audited
+            verdict(claim, found.estimates, findings, measure.weights(plan), left, lost), audited
         ),
         weights_sha256=audited.weights_sha256 if audited else "",
     )
@@ -109,7 +110,9 @@ def _judge(
 
 def _as_far_as_seen(judged: Verdict, view: View | None) -> Verdict:
     """Silence is inconclusive where a part of the guarantee was out of sight."""
-    blind = [e for e in (view.evidence if view else ()) if isinstance(e, Note) and e.check in BLIND]
+    notes = [e for e in (view.evidence if view else ()) if isinstance(e, Note)]
+    tested = any(note.check == CLIP_TESTED for note in notes)
+    blind = [note for note in notes if note.check in BLIND and not (tested and note.check == BLIND[0])]
     if not blind or judged.status is not Status.NOT_REFUTED:
         return judged
     reason = f"{blind[0].check}: {blind[0].measured}. {blind[0].meaning} {judged.reason}"

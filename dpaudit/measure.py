@@ -9,15 +9,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import chdtri
 
 from dpaudit.accounting import family_for
 from dpaudit.check import FloatArray
 from dpaudit.claim import Adjacency, Claim, Sampler
+from dpaudit.contradictions import law_findings, replay_findings
 from dpaudit.disclosure import clustered_ranks, final_scores, slices
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate, Rate
-from dpaudit.evidence import Access, Evidence, Finding, Guesses, KnownNull, Note, Replay, Sampling
+from dpaudit.evidence import (
+    Access,
+    Evidence,
+    Finding,
+    Guesses,
+    KnownNull,
+    Note,
+    Replay,
+    Sampling,
+)
 from dpaudit.plan import AuditPlan
 from dpaudit.protocols import ModelAttack, StepAttack, View
 from dpaudit.record import Coverage, Curve
@@ -27,8 +36,7 @@ from dpaudit.stats.multiplicity import split
 from dpaudit.trial import attacks_of
 
 _ANYTIME_SHARE = 0.2
-BEYOND_DOUBT = 1e-9
-_CLEARLY = 0.01
+_LAW_SHARE = 0.2
 _POINTS = 160
 
 
@@ -97,7 +105,12 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
             findings += sampler.findings(evidence, family, claim.ledger, alpha=level)
             continue
         estimates += (e for e in _estimates(evidence, family, shares) if _holds(e, stopped))
-        findings += replay_findings(evidence, family) if isinstance(evidence, Replay) else ()
+        if isinstance(evidence, Replay):
+            findings += replay_findings(evidence, family)
+            # Below a level, and not beyond doubt: a run that was stopped for what was seen may not be asked.
+            findings += (
+                law_findings(evidence, alpha=_LAW_SHARE * shares[evidence.source]) if not stopped else ()
+            )
         curves += _step_curves(evidence, family, shares)
     rates: list[Rate] = [
         _reconstruction_rate(e, claim, plan) for e in views[0].evidence if isinstance(e, Guesses)
@@ -165,46 +178,12 @@ def _estimates(evidence: Evidence, family: Family, shares: Mapping[str, float]) 
         case Guesses():
             yield reconstruction.guesses(evidence, family, alpha=shares[evidence.source])
         case Replay():
-            yield noise.replay(evidence, family, alpha=shares[evidence.source])
+            yield noise.replay(evidence, family, alpha=(1 - _LAW_SHARE) * shares[evidence.source])
 
 
-def replay_findings(replay: Replay, family: Family) -> Iterator[Finding]:
-    """Name the place where a replayed step broke what it claims.
-
-    Only what is beyond doubt becomes a finding: a parameter whose noise is too small for the measured
-    sensitivity at a level of 1e-9. Smaller deviations are left to the test that spends alpha.
-    """
-    sensitivity = noise.effective_sensitivity(replay)
-    if sensitivity <= 0:
-        return
-    doubtful = noise.too_small(replay, scale=sensitivity)
-    sure = {where for where, p in doubtful.items() if p < BEYOND_DOUBT}
-    samples = [sample for sample in replay.noise if sample.where in sure]
-    if not samples:
-        return
-    worst = min(samples, key=lambda sample: sample.sum_of_squares / sample.count)
-    std = math.sqrt(worst.sum_of_squares / worst.count)
-    # The epsilon that follows is a bound, too: from the largest noise that is not beyond doubt too small.
-    upper = math.sqrt(worst.sum_of_squares / float(chdtri(worst.count, 1 - BEYOND_DOUBT / len(replay.noise))))
-    scale = upper / worst.claimed_std
-    if std == 0 or std < worst.claimed_std * sensitivity * (1 - _CLEARLY):
-        yield Finding(
-            check="noise",
-            where=f"parameter {worst.where}" if len(samples) < len(replay.noise) else "every parameter",
-            expected=f"noise of standard deviation {worst.claimed_std:.4g} clipping norms",
-            measured=f"{std:.4g}",
-            epsilon=family.epsilon(scale / sensitivity) if std else math.inf,
-            remedy="Add noise of std noise_multiplier * max_grad_norm to the sum of every parameter.",
-        )
-    if sensitivity > 1 + noise.SENSITIVITY_TOLERANCE:
-        yield Finding(
-            check="sensitivity",
-            where=replay.sensitivity_where,
-            expected="one record to move the clipped sum by at most the clipping norm",
-            measured=f"{sensitivity:.4g} clipping norms",
-            epsilon=family.epsilon(min(scale, 1.0) / sensitivity),
-            remedy="Clip each record's gradient over all parameters together, before summing.",
-        )
+def spent_on_law(plan: AuditPlan, alpha: float) -> float:
+    """What `law_findings` spend of a target's alpha, before any other test."""
+    return _LAW_SHARE * split(alpha, weights(plan)).get("replay", 0.0)
 
 
 def _step_curves(evidence: Evidence, family: Family, shares: Mapping[str, float]) -> Iterator[Curve]:

@@ -127,6 +127,28 @@ class StopTraining(BaseException):
         self.reason = reason
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What one execution of the optimizer's step did.
+
+    Attributes:
+        released: (d,) what the underlying optimizer was handed last, times the divisor of the batch; what
+            the step wrote into the weights where it handed over nothing.
+        updates: number of different gradients handed over.
+        accounted: calls of the accountant's hook; None where there is no hook.
+        beside: digest of what the step wrote into the weights by itself; empty if nothing.
+        clip: clipping norm that the optimizer states afterwards.
+        random_state: digest of the random generators afterwards.
+    """
+
+    released: RowArray
+    updates: int
+    accounted: int | None
+    beside: str
+    clip: float
+    random_state: str
+
+
 class StepOracle(Protocol):
     """One optimizer step that can be re-executed from its exact state, as a step attack sees it.
 
@@ -142,6 +164,8 @@ class StepOracle(Protocol):
         max_grad_norm: clipping norm that the optimizer states.
         noise_multiplier: noise multiplier that the optimizer states.
         forms_rows: whether per-record gradients exist, so that the clip can be put to the test.
+        micro_batches: in how many parts the batch came.
+        precision: relative rounding error of one per-record gradient.
     """
 
     index: int
@@ -172,8 +196,41 @@ class StepOracle(Protocol):
         """See the attribute."""
         ...
 
+    @property
+    def micro_batches(self) -> int:
+        """See the attribute."""
+        ...
+
+    @property
+    def precision(self) -> float:
+        """See the attribute."""
+        ...
+
     def rows(self) -> RowArray:
         """Per-record gradients of the current (micro-)batch before clipping, (b, d); memory b*d."""
+        ...
+
+    def execute(
+        self,
+        batch: Sequence[RowArray] | None = None,
+        *,
+        after: Sequence[RowArray] | None = None,
+        noise: bool = True,
+        frozen: bool = False,
+    ) -> Execution:
+        """Execute the real step on a batch of one's own without touching weights or state.
+
+        Args:
+            batch: micro-batches of per-record gradients, (b_i, d) each, which may be empty; None for the
+                batch at hand. Where no per-record gradients are formed, their sum is what the
+                optimizer finds, clipped already.
+            after: a batch of one's own to make a step on first, so that what it leaves behind shows.
+            noise: as in `release`.
+            frozen: as in `release`.
+
+        Raises:
+            Exception: whatever the step raises on this batch.
+        """
         ...
 
     def release(
@@ -250,6 +307,13 @@ class StepAttack(Protocol):
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> StepSession:
         """Start a session for one run."""
         ...
+
+
+@runtime_checkable
+class Retrains(Protocol):
+    """A step attack that may want the training function run again, on neighbouring data."""
+
+    retrain: bool
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from dpaudit.claim import Ledger, Phase
 from dpaudit.protocols import Spending
 
 _POINTS = 40
-_FEWEST = 5
+_FEWEST = 3
 _SECONDS = 0.5
 History = list[tuple[float, float, int]]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from itertools import count
 from typing import Any
@@ -96,6 +96,7 @@ class Loaders:
 
     Attributes:
         latest: the data set that the last batch came from.
+        passing: called with each batch and its records before it is handed out; what it returns is.
     """
 
     def __init__(self, seeds: Sequence[int] = ()):
@@ -104,6 +105,7 @@ class Loaders:
         self._last: Taken | None = None
         self._passes = count()
         self.latest: Any = None
+        self.passing: Callable[[IntArray, Any], tuple[IntArray, Any]] | None = None
 
     def taken(self, rows: int | None, returned: Sequence[Any] = ()) -> Taken | None:
         """The batch of the step that is about to be made.
@@ -149,7 +151,11 @@ class Loaders:
             current.yielded = True
             if current.waiting:
                 # Workers draw ahead: a batch counts when training gets it.
-                self._since.append(current.waiting.popleft())
+                handed = current.waiting.popleft()
+                if self.passing is not None:
+                    records, batch = self.passing(handed.records, batch)
+                    handed = replace(handed, records=records)
+                self._since.append(handed)
                 self.latest = iterator._dataset
             return batch
 
@@ -249,7 +255,8 @@ def _public(generator: Any, secret: frozenset[int]) -> str:
 def _assembled(group: list[_Handed], rows: int | None) -> Taken:
     """Of the batches of one loader, those that the step's gradients are of: the last so many."""
     used = group
-    for start in range(len(group)):
+    # The fewest that will do: an empty batch before them is one that no step was made on.
+    for start in reversed(range(len(group))):
         if _sizes(group[start:]) == rows:
             used = group[start:]
             break

@@ -14,18 +14,28 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
+import torch
 from opacus import PrivacyEngine
 from opacus.optimizers import DPOptimizer
 
 from dpaudit.canary import Canaries
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase, Sampler
 from dpaudit.evidence import Evidence, Finding, Note
-from dpaudit.protocols import Batch, BatchSession, Spending, StepAttack, StepSession
+from dpaudit.protocols import (
+    Batch,
+    BatchSession,
+    RowArray,
+    Spending,
+    StepAttack,
+    StepSession,
+    StopTraining,
+)
 from dpaudit.targets import remarks
 from dpaudit.targets.books import Books
 from dpaudit.targets.bypass import Bypass
 from dpaudit.targets.draws import Loaders, Rule, Taken, root_of
 from dpaudit.targets.probe import OptimizerProbe
+from dpaudit.targets.transcript import Transcript
 
 _ACTIVE: ContextVar[Observation | None] = ContextVar("observation", default=None)
 STREAM = 0xA0D1
@@ -43,6 +53,7 @@ class Observation:
         canaries: Canaries,
         rng: np.random.Generator,
         seeds: Sequence[int] = (),
+        transcript: Transcript | None = None,
     ):
         self._rng = rng
         self.sessions: Sequence[StepSession] = tuple(attack.begin(canaries, rng) for attack in attacks)
@@ -58,6 +69,9 @@ class Observation:
         self._steps: list[remarks.Step] = []
         self._stepped: set[int] = set()
         self._seeds = tuple(seeds)
+        self.transcript = transcript
+        self._taken: Taken | None = None
+        self._rate = 1.0
         self.dataset_size = int(canaries.member.sum()) or None
 
     @property
@@ -95,6 +109,7 @@ class Observation:
         self._stepped.add(id(optimizer))
         root, stated = self._returned.get(id(optimizer), (None, None))
         taken = self.loaders.taken(batch_size, [known for known, _ in self._returned.values()])
+        self._taken = taken
         self.bypass.private_step(optimizer)
         rule = _rule(taken, stated)
         size = batch_size if batch_size is not None else taken.records.size if taken else None
@@ -104,9 +119,42 @@ class Observation:
         noise = float(optimizer.noise_multiplier)
         norm = float(np.linalg.norm(np.atleast_1d(np.asarray(optimizer.max_grad_norm, dtype=float))))
         rate, sampler = (rule.sample_rate, rule.sampler) if rule else (1.0, Sampler.UNKNOWN)
+        self._rate = rate
         settings = (noise, rate, norm, sampler)
         self._phases[settings] = self._phases.get(settings, 0) + 1
         return list(self._phases).index(settings)
+
+    def releasing(
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        released: RowArray,
+        *,
+        rows: Callable[[], RowArray],
+        settings: tuple[float, ...],
+        clip: float,
+        precision: float,
+        random: Callable[[], str],
+    ) -> None:
+        """Enter a release into the transcript, if one is kept.
+
+        Raises:
+            StopTraining: the transcript has enough.
+        """
+        transcript, taken = self.transcript, self._taken
+        if transcript is None:
+            return
+        transcript.step(
+            parameters,
+            settings=(*settings, self._rate),
+            records=taken.records if taken is not None else np.zeros(0, dtype=np.int64),
+            rows=rows(),
+            released=released,
+            clip=clip,
+            precision=precision,
+            random=random(),
+        )
+        if transcript.enough:
+            raise StopTraining(len(transcript.steps), "enough was seen")
 
     def _show(self, rule: Rule, taken: Taken | None, size: int) -> None:
         known = taken is not None and taken.records.size * taken.copies == size
@@ -206,6 +254,7 @@ def observe(
     rng: np.random.Generator,
     *,
     seeds: Sequence[int] = (),
+    transcript: Transcript | None = None,
     prepare: Callable[[DPOptimizer], None] | None = None,
 ) -> Iterator[Observation]:
     """Instrument every `PrivacyEngine` and `DPOptimizer` made inside, and undo it afterwards.
@@ -215,9 +264,10 @@ def observe(
         canaries: of the run.
         rng: of the attacks.
         seeds: that the caller hands to the training code; a generator seeded with one is not public.
+        transcript: kept of the private steps; None keeps none.
         prepare: called with each optimizer that an engine made private.
     """
-    observation = Observation(attacks, canaries, rng, seeds)
+    observation = Observation(attacks, canaries, rng, seeds, transcript)
     make_private, initialise = PrivacyEngine.make_private, DPOptimizer.__init__
 
     @wraps(make_private)
@@ -238,6 +288,9 @@ def observe(
     with ExitStack() as stack:
         for watch in (observation.loaders.watch, observation.books.watch, observation.bypass.watch):
             stack.enter_context(watch())
+        if transcript is not None:
+            stack.enter_context(transcript.watch())
+            observation.loaders.passing = transcript.passing
         PrivacyEngine.make_private = observed_make_private
         DPOptimizer.__init__ = observed_initialise
         try:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dpaudit.canary import Canaries
 from dpaudit.check import FloatArray, IntArray
 from dpaudit.errors import TrialError, UsageError
-from dpaudit.protocols import StepAttack, View
+from dpaudit.evidence import Finding, Note
+from dpaudit.protocols import Retrains, StepAttack, StopTraining, View
+from dpaudit.targets import neighbouring_run
 from dpaudit.targets.observe import STREAM, observe
+from dpaudit.targets.transcript import Transcript
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 Fit = Callable[..., Predict]
@@ -54,6 +58,7 @@ class TrainingFunction:
         rng = np.random.default_rng([seed, STREAM])
         with _seeded(seed), observe(attacks, canaries, rng, seeds=[seed]) as seen:
             model = self._call(canaries, seed, device)
+        again = self._again(canaries, seed, device) if _retrains(attacks) and seen.ledger else ()
         scores = log_probabilities(model, canaries.x, device)
         clean = canaries.member & ~canaries.canary
         return View(
@@ -65,15 +70,29 @@ class TrainingFunction:
             claim=seen.claim(self.delta),
             ledger=seen.ledger,
             accounted=seen.accounted(),
-            evidence=seen.evidence(),
+            evidence=(*seen.evidence(), *again),
             findings=seen.findings(self.delta),
             spending=seen.spending(self.delta),
             weights_sha256=_hash(model),
             seconds=time.perf_counter() - start,
         )
 
+    def _again(self, canaries: Canaries, seed: int, device: str) -> tuple[Finding | Note, ...]:
+        """Train again, on neighbouring data and under the same releases."""
+
+        def run(x: FloatArray, y: IntArray, transcript: Transcript, offset: int) -> None:
+            chosen = (seed + offset) % 2**63
+            seeded = observe((), canaries, np.random.default_rng(seed), seeds=[chosen], transcript=transcript)
+            with _seeded(chosen), seeded, suppress(StopTraining):
+                transcript.hand_over(self._fitted(x.astype(np.float32), y, chosen, device))
+
+        x = canaries.train_x.astype(np.float32).astype(np.float64)
+        return neighbouring_run.examine(x, canaries.train_y, run)
+
     def _call(self, canaries: Canaries, seed: int, device: str) -> Predict:
-        x, y = canaries.train_x.astype(np.float32), canaries.train_y
+        return self._fitted(canaries.train_x.astype(np.float32), canaries.train_y, seed, device)
+
+    def _fitted(self, x: NDArray[np.float32], y: IntArray, seed: int, device: str) -> Predict:
         model = self.fit(x, y, seed=seed, device=device, **self.options)
         if not callable(model):
             raise UsageError(
@@ -81,6 +100,10 @@ class TrainingFunction:
                 "Return a torch.nn.Module or a callable from features to logits."
             )
         return model
+
+
+def _retrains(attacks: Sequence[StepAttack]) -> bool:
+    return any(isinstance(attack, Retrains) and attack.retrain for attack in attacks)
 
 
 def log_probabilities(model: Predict, x: FloatArray, device: str) -> FloatArray:

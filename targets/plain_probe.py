@@ -6,16 +6,16 @@ and nothing is added. A record's gradient therefore comes out exactly as it went
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any
 
 import numpy as np
 import torch
 
-from dpaudit.protocols import RowArray
+from dpaudit.protocols import Execution, RowArray, Watcher
 from dpaudit.targets.observe import active
-from dpaudit.targets.probe import flatten
+from dpaudit.targets.rows import flatten
 
 
 class PlainProbe:
@@ -25,6 +25,8 @@ class PlainProbe:
     noise_multiplier = 0.0
     phase = 0
     forms_rows = True
+    micro_batches = 1
+    precision = float(torch.finfo(torch.float32).eps)
 
     def __init__(self, optimizer: torch.optim.Optimizer, rows: Callable[[], torch.Tensor]):
         self._optimizer = optimizer
@@ -74,11 +76,36 @@ class PlainProbe:
         released: RowArray = np.asarray(total if insert is None else total + insert, dtype=np.float32)
         return released
 
+    def execute(
+        self,
+        batch: Sequence[RowArray] | None = None,
+        *,
+        after: Sequence[RowArray] | None = None,
+        noise: bool = True,
+        frozen: bool = False,
+    ) -> Execution:
+        """The sum of the rows: nothing is clipped and nothing is added."""
+        released = self.release() if batch is None else np.concatenate([*batch]).sum(axis=0)
+        return Execution(
+            released=np.asarray(released, dtype=np.float32),
+            updates=1,
+            accounted=None,
+            beside="",
+            clip=self.max_grad_norm,
+            random_state="",
+        )
+
     def _step(self, *args: Any, **kwargs: Any) -> Any:
         self._cache = None
+        inserted = False
         for session in self._sessions:
             row = session.observe(self)
             if row is not None:
+                inserted = True
                 session.released(self.release(insert=row))
+        watchers = [] if inserted else [s for s in self._sessions if isinstance(s, Watcher)]
+        for watcher in watchers:
+            watcher.about_to_step(self)
+            watcher.stepped(self.release())
         self.index += 1
         return self._original(*args, **kwargs)

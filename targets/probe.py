@@ -1,9 +1,8 @@
-"""The instrumented Opacus optimizer: its real step, re-executed on neighbouring batches."""
+"""The instrumented Opacus optimizer: each real step is offered to the attacks before it happens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any, Protocol
 
@@ -11,68 +10,12 @@ import numpy as np
 import torch
 from opacus.optimizers import DPOptimizer
 
-from dpaudit.protocols import RowArray, StepSession, Watcher
+from dpaudit.protocols import Execution, RowArray, StepSession, Watcher
+from dpaudit.targets import rows as rows_of
+from dpaudit.targets.execution import Executor, clip_of
+from dpaudit.targets.rows import flatten
 
-_PER_PARAMETER = ("grad", "grad_sample", "summed_grad")
-
-
-def flatten(tensors: Sequence[torch.Tensor]) -> RowArray:
-    """Concatenate one tensor per parameter into (d,) on the CPU."""
-    flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
-    array: RowArray = flat.cpu().numpy()
-    return array
-
-
-class ReplayRandomness:
-    """Random states of re-executed steps, apart from that of training, which is left as it was found.
-
-    `frozen` replays all start from the state in which the real step will start; `fresh` ones go on
-    in a stream of their own.
-    """
-
-    def __init__(self, optimizer: DPOptimizer, seed: int):
-        self._optimizer = optimizer
-        self._seed = seed
-        self._stream: list[torch.Tensor] | None = None
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Restore the state at exit, so that the next call starts from it again."""
-        before = self._state()
-        try:
-            yield
-        finally:
-            self._set(before)
-
-    @contextmanager
-    def fresh(self) -> Iterator[None]:
-        """Draw from the replay stream and keep its place for the next call."""
-        before = self._state()
-        if self._stream is None:
-            for generator in self._generators():
-                generator.manual_seed(self._seed)
-        else:
-            self._set(self._stream)
-        try:
-            yield
-        finally:
-            self._stream = self._state()
-            self._set(before)
-
-    def _generators(self) -> list[torch.Generator]:
-        generators = [torch.default_generator]
-        if torch.cuda.is_available():
-            generators += list(torch.cuda.default_generators)
-        if isinstance(self._optimizer.generator, torch.Generator):
-            generators.append(self._optimizer.generator)
-        return generators
-
-    def _state(self) -> list[torch.Tensor]:
-        return [generator.get_state() for generator in self._generators()]
-
-    def _set(self, states: list[torch.Tensor]) -> None:
-        for generator, state in zip(self._generators(), states, strict=False):
-            generator.set_state(state)
+__all__ = ["Logbook", "OptimizerProbe", "flatten"]
 
 
 class Logbook(Protocol):
@@ -90,19 +33,31 @@ class Logbook(Protocol):
         """Enter a noisy step and its batch size, where that is known; returns the index of its phase."""
         ...
 
+    def releasing(
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        released: RowArray,
+        *,
+        rows: Callable[[], RowArray],
+        settings: tuple[float, ...],
+        clip: float,
+        precision: float,
+        random: Callable[[], str],
+    ) -> None:
+        """A real step hands `released` (d,) to the underlying optimizer; may change the gradients."""
+        ...
+
 
 class OptimizerProbe:
     """Takes the place of `optimizer.step` and offers each step to the attacks before it happens.
 
-    The step itself is always the optimizer's own, looked up at call time, so that a subclass, a
-    patched `add_noise` or a swapped class is what gets executed. What counts as released is what the
-    underlying optimizer is handed, not what DPOptimizer says it computed.
+    The step itself is always the optimizer's own, looked up at call time.
     """
 
     def __init__(self, optimizer: DPOptimizer, logbook: Logbook):
         self._optimizer = optimizer
         self._logbook = logbook
-        self._random = ReplayRandomness(optimizer, logbook.seed())
+        self._executor = Executor(optimizer, logbook.seed(), self._histories)
         self._sessions: Sequence[StepSession] = ()
         self._micro_batches: list[int | None] = []
         self.index = 0
@@ -113,7 +68,7 @@ class OptimizerProbe:
     @property
     def max_grad_norm(self) -> float:
         """Clipping norm over all parameters; per-layer norms are combined."""
-        return float(np.linalg.norm(np.atleast_1d(np.asarray(self._optimizer.max_grad_norm, dtype=float))))
+        return clip_of(self._optimizer)
 
     @property
     def noise_multiplier(self) -> float:
@@ -123,8 +78,7 @@ class OptimizerProbe:
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """Every trainable parameter that the underlying optimizer updates, in its order."""
-        groups = self._optimizer.original_optimizer.param_groups
-        return [p for group in groups for p in group["params"] if p.requires_grad]
+        return self._executor.parameters
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -137,17 +91,43 @@ class OptimizerProbe:
         return tuple(p.numel() for p in self.parameters)
 
     @property
+    def has_samples(self) -> bool:
+        """Whether the optimizer is given per-record gradients of every parameter."""
+        return all(rows_of.has_samples(p) for p in self.parameters)
+
+    @property
     def forms_rows(self) -> bool:
-        """Whether the optimizer is given per-record gradients; ghost clipping never forms them."""
-        return all(_has_samples(p) for p in self.parameters)
+        """Whether clipping is the optimizer's affair; ghost clipping hands it a sum that is clipped."""
+        return not self._executor.clips_inside
+
+    @property
+    def micro_batches(self) -> int:
+        """In how many parts the batch came."""
+        return max(1, len(self._micro_batches))
+
+    @property
+    def precision(self) -> float:
+        """Machine epsilon of the coarsest of parameters and per-record gradients."""
+        kinds = {p.dtype for p in self.parameters}
+        kinds |= {rows_of.samples(p).dtype for p in self.parameters if rows_of.has_samples(p)}
+        return max(torch.finfo(kind).eps for kind in kinds)
 
     def rows(self) -> RowArray:
         """Per-record gradients of the current (micro-)batch, (b, d)."""
-        if not self.forms_rows:
+        if not self.has_samples:
             return np.zeros((0, sum(self.sizes)), dtype=np.float32)
-        stacked = torch.cat([_samples(p).detach().flatten(1).float() for p in self.parameters], dim=1)
-        array: RowArray = stacked.cpu().numpy()
-        return array
+        return rows_of.read(self.parameters)
+
+    def execute(
+        self,
+        batch: Sequence[RowArray] | None = None,
+        *,
+        after: Sequence[RowArray] | None = None,
+        noise: bool = True,
+        frozen: bool = False,
+    ) -> Execution:
+        """See `StepOracle.execute`. Costs one optimizer step, without forward or backward."""
+        return self._executor.execute(batch, after=after, noise=noise, frozen=frozen)
 
     def release(
         self,
@@ -158,12 +138,8 @@ class OptimizerProbe:
         frozen: bool = False,
     ) -> RowArray:
         """See `StepOracle.release`. Costs one optimizer step, without forward or backward."""
-        with self._restored(frozen=frozen):
-            self._edit_batch(insert, remove)
-            if not noise:
-                self._optimizer.noise_multiplier = 0.0
-            self._optimizer.step_hook = None
-            return self._capture(apply=False)
+        edit = None if insert is None and remove is None else lambda: self._edit(insert, remove)
+        return self._executor.execute(edit=edit, noise=noise, frozen=frozen).released
 
     def _step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Stand in for `optimizer.step`: observe, insert, execute the real step, report what it released."""
@@ -172,126 +148,68 @@ class OptimizerProbe:
             with torch.enable_grad():
                 loss = closure()
         optimizer = self._optimizer
-        self._micro_batches.append(len(_samples(self.parameters[0])) if self.forms_rows else None)
+        if not self._micro_batches:
+            self._executor.logical_batch_starts()
+        self._micro_batches.append(len(rows_of.samples(self.parameters[0])) if self.has_samples else None)
         if optimizer._check_skip_next_step(pop_next=False):
             type(optimizer).step(optimizer)
             return loss
         known = [size for size in self._micro_batches if size is not None]
         batch_size = sum(known) if len(known) == len(self._micro_batches) else None
-        self._micro_batches = []
         if self.index == 0:
             self._sessions = self._logbook.claim_sessions()
         self.phase = self._logbook.step_made(optimizer, batch_size)
+        self._attacked_step()
+        self._micro_batches = []
+        self._executor.logical_batch_ends()
+        self.index += 1
+        return loss
+
+    def _attacked_step(self) -> None:
         inserted = None
         for session in self._sessions:
             row = session.observe(self)
             if row is not None:
                 inserted = session
-                self._edit_batch(row, None)
-        released = self._capture(apply=True)
+                self._edit(row, None)
+        watchers = [session for session in self._sessions if isinstance(session, Watcher)]
+        for watcher in watchers:
+            watcher.about_to_step(self)
+        handed = self._executor.capture(apply=True, replace=self._written)
+        released = handed[-1] if handed else np.zeros(sum(self.sizes), dtype=np.float32)
         if inserted is not None:
             inserted.released(released)
-        self.index += 1
-        for session in self._sessions:
-            if isinstance(session, Watcher):
-                session.stepped(released)
-        return loss
+        for watcher in watchers:
+            watcher.stepped(released)
 
-    def _capture(self, *, apply: bool) -> RowArray:
-        """Execute the optimizer's step and return the gradients that reach the underlying optimizer."""
-        optimizer = self._optimizer
-        underlying = optimizer.original_optimizer
-        shadowed = vars(underlying).get("step")
-        original = underlying.step
-        seen: list[RowArray] = []
+    def _written(self, released: RowArray) -> None:
+        """Let the logbook keep a release before it is applied, and put another in its place."""
+        settings = (self.noise_multiplier, self.max_grad_norm)
+        rates = [float(group["lr"]) for group in self._optimizer.original_optimizer.param_groups]
+        self._logbook.releasing(
+            self.parameters,
+            released,
+            rows=self.rows,
+            settings=(*settings, *rates),
+            clip=self.max_grad_norm,
+            precision=self.precision,
+            random=self._executor.random_state,
+        )
 
-        def step(*args: Any, **kwargs: Any) -> Any:
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-            seen.append(flatten(gradients) * self._divisor())
-            return original(*args, **kwargs) if apply else None
-
-        underlying.step = step
-        try:
-            type(optimizer).step(optimizer)
-        finally:
-            if shadowed is None:
-                del underlying.step
-            else:
-                underlying.step = shadowed
-        return seen[-1] if seen else np.zeros(sum(self.sizes), dtype=np.float32)
-
-    def _divisor(self) -> float:
-        """What a mean over the expected batch divides by."""
-        optimizer = self._optimizer
-        if optimizer.loss_reduction != "mean":
-            return 1.0
-        return float(optimizer.expected_batch_size * optimizer.accumulated_iterations)
-
-    def _edit_batch(self, insert: RowArray | None, remove: int | None) -> None:
-        """Add or leave out one record's gradient in every `grad_sample`."""
-        start = 0
-        for parameter in self.parameters:
-            stop = start + parameter.numel()
-            if _has_samples(parameter):
-                sample = _samples(parameter)
-                if remove is not None:
-                    sample = torch.cat([sample[:remove], sample[remove + 1 :]])
-                if insert is not None:
-                    row = torch.as_tensor(insert[start:stop], dtype=sample.dtype, device=sample.device)
-                    sample = torch.cat([sample, row.view(1, *sample.shape[1:])])
-                parameter.grad_sample = _as_before(  # type: ignore[attr-defined]
-                    parameter.grad_sample,  # type: ignore[attr-defined]
-                    sample,
-                )
-            elif insert is not None and parameter.grad is not None:
-                # Ghost clipping hands over a sum that is clipped already: what is added has to be, too.
+    def _edit(self, insert: RowArray | None, remove: int | None) -> None:
+        """Add or leave out one record's gradient in the batch at hand."""
+        mean_over = 1.0
+        if self._executor.clips_inside:
+            if insert is not None:
+                # What is added to a sum that is clipped already has to be clipped, too.
                 shrink = min(1.0, self.max_grad_norm / max(float(np.linalg.norm(insert)), 1e-12))
-                row = torch.as_tensor(insert[start:stop] * shrink, dtype=parameter.grad.dtype)
-                parameter.grad = parameter.grad + row.view_as(parameter.grad).to(parameter.grad.device)
-            start = stop
+                insert = np.asarray(insert * shrink, dtype=np.float32)
+        elif self._optimizer.loss_reduction == "mean":
+            mean_over = float(self._optimizer.expected_batch_size)
+        rows_of.edit(self.parameters, insert, remove, mean_over=mean_over)
 
-    @contextmanager
-    def _restored(self, *, frozen: bool) -> Iterator[None]:
-        """Undo everything that a step changes, the random state included."""
-        optimizer = self._optimizer
-        # Adaptive clipping keeps its norm in a tensor that it updates in place.
-        fields = {name: _copy(value) for name, value in vars(optimizer).items()}
-        fields["_step_skip_queue"] = list(optimizer._step_skip_queue)
-        kept = [{name: _copy(getattr(p, name, None)) for name in _PER_PARAMETER} for p in self.parameters]
-        try:
-            with self._random.frozen() if frozen else self._random.fresh():
-                yield
-        finally:
-            vars(optimizer).clear()
-            vars(optimizer).update(fields)
-            for parameter, values in zip(self.parameters, kept, strict=True):
-                for name, value in values.items():
-                    setattr(parameter, name, value)
-
-
-def _has_samples(parameter: torch.nn.Parameter) -> bool:
-    return getattr(parameter, "grad_sample", None) is not None
-
-
-def _samples(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """Per-record gradients (b, ...) of one parameter, accumulated backward passes together."""
-    sample: torch.Tensor | list[torch.Tensor] = parameter.grad_sample  # type: ignore[attr-defined]
-    return sample if isinstance(sample, torch.Tensor) else torch.cat(sample)
-
-
-def _as_before(before: Any, sample: torch.Tensor) -> Any:
-    """Keep the number of accumulated backward passes, which scales the gradient."""
-    if isinstance(before, list):
-        sizes = [len(part) for part in before[:-1]]
-        return [*torch.split(sample[: sum(sizes)], sizes), sample[sum(sizes) :]]
-    return sample
-
-
-def _copy(value: Any) -> Any:
-    """Clone tensors without Opacus's processed mark, which belongs to the step that is undone."""
-    if isinstance(value, torch.Tensor):
-        copy = value.detach().clone()
-        if getattr(value, "_processed", False):
-            copy._processed = True  # type: ignore[attr-defined]
-        return copy
-    return [_copy(part) for part in value] if isinstance(value, list) else value
+    def _histories(self) -> list[list[Any]]:
+        """The accountants' lists of phases, which a re-executed step must not lengthen."""
+        engines = getattr(self._logbook, "engines", None) or [getattr(self._logbook, "engine", None)]
+        found = [getattr(getattr(engine, "accountant", None), "history", None) for engine in engines]
+        return [history for history in found if isinstance(history, list)]

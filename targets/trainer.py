@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from opacus import PrivacyEngine
 from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from dpaudit.targets.broken import plant
+from dpaudit.check import one_of
+from dpaudit.targets.broken import FAULTS, Loop
 from dpaudit.targets.models import mlp
 from dpaudit.targets.plain_probe import PlainProbe
 
@@ -62,25 +62,28 @@ def fit_opacus(
     grad_sample_mode: str = "hooks",
     fault: str | None = None,
 ) -> nn.Module:
-    """Train the same network by DP-SGD with Opacus, optionally with one planted fault."""
-    model, optimizer, loader = _parts(x, y, device, hidden, batch_size, learning_rate)
-    private, optimizer, loader = PrivacyEngine(accountant=accountant).make_private(
-        module=model,
-        optimizer=optimizer,
-        data_loader=loader,
-        noise_multiplier=noise_multiplier,
-        max_grad_norm=max_grad_norm,
-        grad_sample_mode=grad_sample_mode,
-    )
-    if fault is not None:
-        plant(optimizer, fault)
-    for _ in range(epochs):
-        for features, labels in loader:
-            optimizer.zero_grad()
-            loss = cross_entropy(private(features.to(device)), labels.to(device))
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-    return model
+    """Train the same network by DP-SGD with Opacus, optionally with one planted fault.
+
+    Raises:
+        UsageError: unknown fault, with the nearest right name.
+    """
+    planted = FAULTS[one_of("fault", fault, FAULTS)] if fault is not None else None
+    options: dict[str, Any] = {
+        "hidden": hidden,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "noise_multiplier": noise_multiplier,
+        "max_grad_norm": max_grad_norm,
+        "accountant": accountant,
+        "grad_sample_mode": grad_sample_mode,
+        "device": device,
+    }
+    features, labels = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y, dtype=torch.int64)
+    if planted is None:
+        return Loop(x=features, y=labels, **options).fit()
+    options |= {**planted.options, "mixin": planted.mixin}
+    return planted.loop(x=features, y=labels, **options).fit()
 
 
 def per_record_gradients(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

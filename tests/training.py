@@ -19,7 +19,7 @@ from dpaudit.attacks.replay import ReplayAttack
 from dpaudit.attacks.step_canary import StepCanary
 from dpaudit.canary import Canaries, make_pool
 from dpaudit.evidence import Finding, KnownNull, Replay
-from dpaudit.measure import replay_findings
+from dpaudit.measure import law_findings, replay_findings
 from dpaudit.protocols import View
 from dpaudit.stats import known_null, noise
 from dpaudit.targets.broken import plant
@@ -170,6 +170,7 @@ def findings(view: View) -> list[Finding]:
     for evidence in view.evidence:
         if isinstance(evidence, Replay):
             found += replay_findings(evidence, family_for(view.claim, delta=1e-5))
+            found += law_findings(evidence, alpha=1e-6)
     return found
 
 

@@ -8,7 +8,7 @@ from dpaudit.accounting import LedgerFamily
 from dpaudit.claim import Phase
 from dpaudit.errors import UsageError
 from dpaudit.evidence import NoiseSample, Replay
-from dpaudit.stats.noise import effective_sensitivity, replay, too_small
+from dpaudit.stats.noise import contradictions, effective_sensitivity, replay, too_small
 
 LEDGER = (Phase(noise_multiplier=2.0, sample_rate=1.0, steps=10),)
 FAMILY = LedgerFamily(
@@ -105,3 +105,60 @@ def test_p_values_per_parameter():
 def test_sums_that_are_not_numbers_are_refused():
     with pytest.raises(UsageError, match="'p1'"):
         replay(measured([80.0, math.nan, 2e4]), FAMILY, alpha=0.05)
+
+
+def grouped(deviations, movement, *, seed=0):
+    """Groups with a clip and noise of their own: what one record does in each, and in all together."""
+    rng = np.random.default_rng(seed)
+    samples = tuple(
+        NoiseSample(
+            where=f"g{i}",
+            sum_of_squares=float(np.sum(rng.normal(0, s, n) ** 2)),
+            count=n,
+            claimed_std=2.0,
+            sensitivity=m,
+        )
+        for i, (s, m, n) in enumerate(zip(deviations, movement, COUNTS, strict=True))
+    )
+    total = float(np.linalg.norm(movement))
+    return Replay(
+        sensitivity=total,
+        sensitivity_where="group",
+        noise=samples,
+        executions=4,
+        steps=1,
+        movement=tuple(movement),
+    )
+
+
+def test_groups_with_noise_in_proportion_to_their_clips_are_not_accused():
+    movement = np.array([0.1, 0.3, np.sqrt(1 - 0.1)])
+    enough = grouped(2.0 * movement * np.sqrt(3), movement)
+    assert contradictions(enough, level=1e-3) == {}
+    assert replay(enough, FAMILY, alpha=0.05).p_value > 0.05
+
+
+def test_groups_that_are_each_clipped_in_full_are():
+    movement = np.ones(3)
+    found = contradictions(grouped(2.0 * movement, movement), level=1e-9)
+    assert list(found) == ["a record in all parameters"]
+    # 1 / sqrt(3) of the noise that such a record needs.
+    bound = replay(grouped(2.0 * movement, movement), FAMILY, alpha=0.05).epsilon_lower
+    assert 0.8 * FAMILY.epsilon(3**-0.5) < bound <= FAMILY.epsilon(3**-0.5)
+
+
+def test_a_parameter_that_no_record_moves_needs_no_noise():
+    movement = np.array([0.0, 0.6, 0.8])
+    assert contradictions(grouped([0.0, 2.0, 2.0], movement), level=1e-3) == {}
+
+
+def test_the_bound_for_one_record_keeps_its_level_whatever_the_groups():
+    movement = np.array([0.5, 0.5, np.sqrt(0.5)])
+    # mu = 1/2 exactly, spread unevenly over the groups.
+    for shares in ([0.8, 0.1, 0.1], [0.05, 0.9, 0.05], [0.1, 0.2, 0.7]):
+        deviations = movement / np.sqrt(np.array(shares) / 4)
+        hits = [
+            "a record in all parameters" in contradictions(grouped(deviations, movement, seed=s), level=0.05)
+            for s in range(400)
+        ]
+        assert np.mean(hits) <= 0.05

@@ -6,11 +6,24 @@ from dpaudit.errors import UsageError
 from dpaudit.targets.broken import FAULTS, plant
 from tests.training import audited, dp_sgd, findings, p_values
 
+# The first that were planted; `test_zoo` has the others.
+IN_THE_OPTIMIZER = [
+    "noise-divided-by-batch",
+    "half-noise",
+    "no-noise",
+    "noise-without-clip",
+    "last-parameter-without-noise",
+    "same-noise-each-step",
+    "clips-the-batch",
+    "clips-each-layer-in-full",
+]
 
-@pytest.mark.parametrize("fault", FAULTS)
+
+@pytest.mark.parametrize("fault", IN_THE_OPTIMIZER)
 def test_the_fault_is_found(fault: str) -> None:
-    view = audited(dp_sgd(fault=fault, max_grad_norm=4.0 if fault == "noise-without-clip" else 1.0))
-    assert findings(view) or min(p_values(view).values()) < 1e-6
+    view = audited(dp_sgd(fault=fault, **FAULTS[fault].options))
+    # At the level that an audit would give this attack: the least of the faults is 2 % of the noise.
+    assert findings(view) or min(p_values(view).values()) < 1e-2
 
 
 def test_an_unknown_fault_names_the_nearest() -> None:

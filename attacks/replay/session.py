@@ -1,0 +1,83 @@
+"""One ride of the replay on one training run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpaudit.attacks.replay import looks
+from dpaudit.attacks.replay.book import Book
+from dpaudit.check import FloatArray
+from dpaudit.evidence import Evidence
+from dpaudit.protocols import RowArray, StepOracle
+
+if TYPE_CHECKING:
+    from dpaudit.attacks.replay import ReplayAttack
+
+_IN_A_ROW = 3
+
+
+class ReplaySession:
+    """Looks at the first steps in a row, at others by chance, and at the noise of every one."""
+
+    def __init__(self, attack: ReplayAttack, rng: np.random.Generator):
+        self._attack = attack
+        self._rng = rng
+        self._book: Book | None = None
+        self._base: tuple[StepOracle, FloatArray, bool] | None = None
+
+    def observe(self, step: StepOracle) -> None:
+        """Look, if this step is due; costs about `repeats` + `budget` + 20 executions."""
+        attack = self._attack
+        book = self._book = self._book or Book(step, stop_early=attack.stop_early)
+        book.at(step)
+        due = step.index < _IN_A_ROW or self._rng.random() < 1.0 / attack.stride
+        if not due or book.looked >= attack.steps:
+            return
+        book.looked += 1
+        looks.at_first_draws(step, book)
+        if not step.forms_rows:
+            looks.at_noise(step, book, attack.repeats)
+            book.blind("no per-record gradients are formed")
+            return
+        near = looks.around(step, attack.scale)
+        budget = attack.budget if book.looked == 1 else attack.budget // 4
+        looks.at_first_records(step, book, near, self._rng)
+        if not (book.can_freeze or book.can_silence):
+            book.blind("two executions of one step differ even without noise and from one random state")
+        looks.at_noise(step, book, attack.repeats)
+        looks.at_flow(step, book)
+        looks.at_sensitivity(step, book, near, budget, self._rng)
+        looks.at_real_batch(step, book)
+        if book.looked == 1:
+            looks.at_clip(step, book, near)
+            looks.at_not_finite(step, book, near)
+
+    def released(self, gradient: RowArray) -> None:
+        """Nothing was inserted."""
+
+    def about_to_step(self, step: StepOracle) -> None:
+        """Execute the step that is about to happen without its noise, so that its noise will be known."""
+        self._base, book = None, self._book
+        if self._attack.watch and book is not None:
+            silent = book.can_silence
+            done = book.run(step, None, "the real batch", noise=not silent)
+            if done is not None:
+                self._base = step, done.released.astype(np.float64), silent
+
+    def stepped(self, released: RowArray) -> None:
+        """Take down the noise of the real step."""
+        if self._base is None or self._book is None:
+            return
+        step, base, silent = self._base
+        z = released.astype(np.float64) - base
+        # Against a noisy execution, the difference of two draws has twice the variance of one.
+        self._book.noise(z if silent else z / np.sqrt(2.0), step, f"step {step.index}")
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The measurements, and every contradiction that is beyond doubt."""
+        book = self._book
+        if book is None:
+            return ()
+        return (book.measured(book.log.law()), *book.findings, *book.notes)

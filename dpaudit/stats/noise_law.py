@@ -1,0 +1,135 @@
+"""Whether noise that was measured is what it is said to be: normal, independent, drawn anew.
+
+Every function returns a p-value that is valid, or conservative, for independent normal noise of an unknown
+deviation. None depends on how large the noise is: that is the business of `noise`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.special import erfc, kolmogorov, ndtr, stdtr
+from scipy.stats import binom
+
+from dpaudit.check import FloatArray
+
+_TAILS = (2.0, 3.0, 4.0)
+_LEAST = 400
+_LAGS = 16
+
+
+def two_sided(z: float) -> float:
+    """P(|Z| >= |z|) of a standard normal."""
+    return float(erfc(abs(z) / math.sqrt(2.0)))
+
+
+def normal(z: FloatArray, *, rounding: float = 0.0) -> float:
+    """P-value of "z is a sample of a normal law", by distance of distributions and by its tails.
+
+    Kolmogorov's test with an estimated deviation is conservative; the number of values beyond 2, 3 and 4
+    deviations is binomial. Bonferroni over these 4. 1.0 for fewer than 400 values.
+
+    Args:
+        z: (n,) values, standardised roughly.
+        rounding: relative rounding error of the values, which a distance below it may be due to.
+    """
+    n = z.size
+    deviation = float(np.sqrt(np.mean(z**2))) if n else 0.0
+    if n < _LEAST or not deviation > 0 or not math.isfinite(deviation):
+        return 1.0
+    ordered = np.sort(z / deviation)
+    law = ndtr(ordered)
+    grid = np.arange(n + 1) / n
+    distance = max(float(np.max(grid[1:] - law)), float(np.max(law - grid[:-1])))
+    p_values = [float(kolmogorov(math.sqrt(n) * max(distance - rounding, 0.0)))]
+    for tail in _TAILS:
+        beyond = int((np.abs(ordered) > tail).sum())
+        # The deviation is itself estimated: allow it an error of six of its own.
+        slack = 6.0 / math.sqrt(2 * n) + rounding
+        more = binom.sf(beyond - 1, n, two_sided(tail * (1 - slack)))
+        fewer = binom.cdf(beyond, n, two_sided(tail * (1 + slack)))
+        p_values.append(min(1.0, 2.0 * float(min(more, fewer))))
+    return min(1.0, len(p_values) * min(p_values))
+
+
+def uncorrelated_steps(z: FloatArray) -> float:
+    """P-value of "no two of these noise vectors are correlated", whatever their distance in time.
+
+    Args:
+        z: (T, d) noise of T draws at the same d coordinates. Costs T^2 d.
+    """
+    t, d = z.shape
+    if t < 2 or d < 16:
+        return 1.0
+    lengths = np.linalg.norm(z, axis=1)
+    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
+        return 1.0
+    unit = z / lengths[:, None]
+    cosines = (unit @ unit.T)[np.triu_indices(t, 1)]
+    return min(1.0, float(cosines.size) * cosine_p_value(float(np.abs(cosines).max()), d))
+
+
+def cosine_p_value(cosine: float, d: int) -> float:
+    """P(|cosine| of two independent random directions in d dimensions exceeds this), by Student's t."""
+    if cosine >= 1.0:
+        return 0.0
+    return float(2.0 * stdtr(d - 1, -abs(cosine) * math.sqrt((d - 1) / (1 - cosine**2))))
+
+
+def independent_coordinates(z: FloatArray) -> float:
+    """P-value of "the coordinates of each vector are independent and of mean 0", in their given order.
+
+    Correlation with the coordinate 1 to 16 places on, and the sum of all: shared or smooth noise shows
+    in one of them. Summed over the draws, which are independent. Bonferroni over these 17.
+
+    Args:
+        z: (T, d) noise of one parameter.
+    """
+    t, d = z.shape
+    if d < 32 or not np.isfinite(z).all() or not z.any(axis=1).all():
+        return 1.0
+    unit = z / np.sqrt(np.mean(z**2, axis=1, keepdims=True))
+    scores = [float(unit.sum() / math.sqrt(t * d))]
+    for lag in range(1, min(_LAGS, d // 2) + 1):
+        n = t * (d - lag)
+        score = float((unit[:, :-lag] * unit[:, lag:]).sum() / math.sqrt(n))
+        # Sums of products have heavier tails than a normal; Bernstein's inequality pays for them.
+        scores.append(score / math.sqrt(1.0 + abs(score) / math.sqrt(n)))
+    return min(1.0, len(scores) * min(two_sided(score) for score in scores))
+
+
+def same_values(first: FloatArray, second: FloatArray, *, rounding: float) -> bool:
+    """Whether the largest values of two noise vectors agree, whatever their order or sign.
+
+    For independent noise, sixteen gaps between order statistics would have to agree by chance.
+
+    Args:
+        first: (16,) largest magnitudes, sorted.
+        second: (16,) likewise.
+        rounding: relative error of the values.
+    """
+    if first.size != second.size or first.size < 16 or not first.all():
+        return False
+    return bool(np.allclose(first, second, rtol=rounding, atol=0.0))
+
+
+def tied(largest: FloatArray) -> bool:
+    """Whether eight of the 16 largest magnitudes agree to 1e-5: a law with atoms, such as one cut off.
+
+    The 16 largest of a million normal values spread over more than half a deviation, so that the chance is
+    below 1e-20 for these.
+    """
+    if largest.size < 16 or not largest.any():
+        return False
+    ordered = np.sort(largest)
+    return bool((ordered[7:] - ordered[:-7] <= 1e-5 * ordered[7:]).any())
+
+
+def largest(z: FloatArray) -> FloatArray:
+    """The 16 largest magnitudes of a vector, sorted: what is left of it under any order and sign."""
+    magnitudes = np.abs(np.asarray(z, dtype=np.float64)).ravel()
+    if magnitudes.size < 64:
+        return np.zeros(0)
+    kept: FloatArray = np.sort(np.partition(magnitudes, -16)[-16:])
+    return kept

@@ -1,0 +1,66 @@
+"""Tests of the law of noise: each lets normal noise pass and sees one departure from it."""
+
+import numpy as np
+import pytest
+
+from dpaudit.stats import noise_law
+
+RNG = np.random.default_rng(7)
+Z = RNG.standard_normal((30, 500))
+
+
+def test_normal_noise_passes_all():
+    assert noise_law.normal(Z.ravel()) > 1e-3
+    assert noise_law.uncorrelated_steps(Z) > 1e-3
+    assert noise_law.independent_coordinates(Z) > 1e-3
+    assert not noise_law.same_values(noise_law.largest(Z[0]), noise_law.largest(Z[1]), rounding=1e-4)
+    assert not noise_law.tied(noise_law.largest(Z[0]))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RNG.uniform(-np.sqrt(3), np.sqrt(3), 15000),
+        RNG.laplace(0, np.sqrt(0.5), 15000),
+        RNG.standard_t(5, 15000),
+    ],
+    ids=["uniform", "laplace", "student"],
+)
+def test_another_law_is_seen(other):
+    assert noise_law.normal(other) < 1e-6
+
+
+def test_a_law_that_is_cut_off_is_seen():
+    values = RNG.standard_normal(15000)
+    assert not noise_law.tied(noise_law.largest(values))
+    rounded = np.clip(values, -3, 3) * (1 + 1e-7 * RNG.standard_normal(15000))
+    assert noise_law.tied(noise_law.largest(rounded))
+
+
+def test_reused_noise_is_seen_whatever_the_distance_in_time():
+    reused = Z.copy()
+    reused[25] = -reused[3] + 0.5 * RNG.standard_normal(500)
+    assert noise_law.uncorrelated_steps(reused) < 1e-6
+
+
+def test_noise_that_coordinates_share_is_seen():
+    shared = Z + 0.5 * RNG.standard_normal((30, 1))
+    assert noise_law.independent_coordinates(shared) < 1e-6
+    smooth = Z + 0.5 * np.roll(Z, 3, axis=1)
+    assert noise_law.independent_coordinates(smooth) < 1e-6
+
+
+def test_the_same_values_in_another_order_and_with_another_sign_are_known():
+    again = -RNG.permutation(Z[0])
+    assert noise_law.same_values(noise_law.largest(Z[0]), noise_law.largest(again), rounding=1e-4)
+
+
+def test_each_test_keeps_its_level():
+    rejected = [
+        min(
+            noise_law.normal(z.ravel()) < 0.05,
+            noise_law.uncorrelated_steps(z) < 0.05,
+        )
+        for z in RNG.standard_normal((200, 6, 200))
+    ]
+    assert np.mean(rejected) <= 0.1
