@@ -197,6 +197,7 @@ def _result(first: Transcript, second: Transcript, words: str) -> Iterator[Findi
 def contradiction(
     check: str, where: str, expected: str, measured: str, remedy: str, *, infinite: bool = True
 ) -> Finding:
+    """A finding that no epsilon bounds, unless said otherwise: something went around the mechanism."""
     return Finding(
         check=check,
         where=where,
