@@ -137,21 +137,25 @@ def _remembered(
 def _spending(accountant: IAccountant, delta: float) -> Spending:
     history = list(accountant.history)
     total = sum(int(steps) for _, _, steps in history)
-    start = time.perf_counter()
-    last = _figure(accountant, history, delta)
-    affordable = _SECONDS / max(time.perf_counter() - start, 1e-3)
     renyi = type(accountant) is RDPAccountant
-    points = _POINTS if renyi else int(np.clip(affordable, _FEWEST, _POINTS))
+    points = _POINTS if renyi else _affordable(accountant, _cut(history, 1), delta)
     at = np.unique(np.round(np.linspace(1, total, min(points, total)))).astype(int)
     cuts = [_cut(history, int(step)) for step in at[:-1]]
     earlier = _renyi(cuts, delta) if renyi else (_figure(accountant, cut, delta) for cut in cuts)
-    values = [*earlier, last]
+    values = [*earlier, _figure(accountant, history, delta)]
     return Spending(
         accountant=f"opacus {accountant.mechanism()} accountant",
         delta=delta,
         steps=at.astype(np.float64),
         epsilon=np.array([max(value, 0.0) if math.isfinite(value) else math.inf for value in values]),
     )
+
+
+def _affordable(accountant: IAccountant, first: History, delta: float) -> int:
+    """How many figures to ask for, by what the one of the first step takes."""
+    start = time.perf_counter()
+    _figure(accountant, first, delta)
+    return int(np.clip(_SECONDS / max(time.perf_counter() - start, 1e-3), _FEWEST, _POINTS))
 
 
 def _renyi(histories: Sequence[History], delta: float) -> Iterator[float]:
