@@ -72,7 +72,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "momentum": {"inner": _momentum},
     "adam": {"inner": _adam},
     "learning-rate schedule": {"schedule": lambda o: torch.optim.lr_scheduler.StepLR(o, 5)},
-    "noise schedule": {"schedule": lambda o: ExponentialNoise(o, gamma=0.999)},
+    "noise schedule": {"schedule": lambda o: ExponentialNoise(o, gamma=0.999), "epochs": 1},
     "noise with its sign flipped": {"mixin": FlippedNoise},
     "per-layer clipping": {"private": {"clipping": "per_layer"}, "max_grad_norm": [0.5] * 4},
     "adaptive clipping": {"private": _ADAPTIVE},
