@@ -93,9 +93,9 @@ class Neighbourhood:
     bases: dict[str, Sequence[RowArray]]
     after: dict[str, Sequence[RowArray]]
 
-    def spread(self) -> Recipe:
-        """A huge record with the same norm in every coordinate: noise shows at its least number of draws."""
-        return self.even(weights=np.array(self.sizes, dtype=np.float64))
+    def spread(self, **fields: object) -> Recipe:
+        """A huge record with the same norm in every coordinate: in these, little noise shows first."""
+        return self.even(weights=np.array(self.sizes, dtype=np.float64), **fields)
 
     def even(self, **fields: object) -> Recipe:
         """A huge record with equal norm in every parameter: a parameter that the clip forgets shows."""
@@ -129,13 +129,13 @@ class Neighbourhood:
     def battery(self, rng: np.random.Generator) -> Iterator[Neighbour]:
         """Neighbours in order of how often they decide."""
         yield self.add(self.spread())
-        against = self.even(base=ALIGNED, sign=-1, seed=1)
+        against = self.spread(base=ALIGNED, sign=-1, seed=1)
         yield self.add(against)
+        # No size of a micro-batch divides both three and four.
+        yield self.add(replace(against, base=THREE))
         yield self.add(self.even(base=SMALL, position=0.0))
         yield self.add(self.even(base=LATER))
         yield self.add(self.even())
-        # No size of a micro-batch divides both three and four.
-        yield self.add(replace(against, base=THREE))
         order = rng.permutation(len(self.sizes))
         yield from map(self._alone, order[:_FIRST])
         for scale in _SCALES:
@@ -232,7 +232,7 @@ def neighbourhood(
     made = Neighbourhood(
         names=names, sizes=sizes, clip=clip, scale=scale, largest=largest, bases={}, after={}
     )
-    along = np.repeat(made.gradient(made.even(scale=10.0, seed=1))[None], _GROUP, axis=0)
+    along = np.repeat(made.gradient(made.spread(scale=10.0, seed=1))[None], _GROUP, axis=0)
     small = np.asarray(along * 1e-3, dtype=np.float32)
     made.bases.update({ALONE: [along[:0]], LATER: [along[:0]], ALIGNED: [along], SMALL: [small]})
     made.bases[THREE] = [along[:3]]

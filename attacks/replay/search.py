@@ -102,7 +102,7 @@ class Search:
 
     def _climb(self, budget: int, rng: np.random.Generator) -> None:
         """(1+1) search: mutate the best record so far and keep what moves the release farther."""
-        best = self._around.even(base=ALIGNED, sign=-1, seed=1)
+        best = self._around.spread(base=ALIGNED, sign=-1, seed=1)
         reached = -1.0
         for _ in range(budget):
             tried = self._around.mutated(best, rng)
