@@ -13,6 +13,7 @@ _KEPT_COORDINATES = 2048
 _KEPT_DRAWS = 512
 _KEPT_VALUES = 400_000
 _REPEATED = 1e-4
+_REMEMBERED = 20_000
 
 
 class NoiseLog:
@@ -30,7 +31,8 @@ class NoiseLog:
             slice(start, start + min(size, each)) for start, size in zip(self._starts, sizes, strict=True)
         ]
         self._kept: list[RowArray] = []
-        self._largest: list[tuple[str, FloatArray]] = []
+        self._largest: FloatArray = np.zeros((_REMEMBERED, noise_law.LARGEST))
+        self._where: list[str] = []
         self.repeated: list[tuple[str, str]] = []
         self._ties = False
 
@@ -58,11 +60,14 @@ class NoiseLog:
             return False
         largest = noise_law.largest(scaled)
         self._ties = self._ties or noise_law.tied(largest)
-        for earlier, values in self._largest:
-            if noise_law.same_values(values, largest, rounding=_REPEATED):
-                self.repeated.append((earlier, where))
-                return True
-        self._largest.append((where, largest))
+        count = len(self._where)
+        same = noise_law.same_values(self._largest[:count], largest, rounding=_REPEATED)
+        if same is not None:
+            self.repeated.append((self._where[same], where))
+            return True
+        if largest.size and count < _REMEMBERED:
+            self._largest[count] = largest
+            self._where.append(where)
         return False
 
     def samples(self, within: FloatArray | None) -> tuple[NoiseSample, ...]:

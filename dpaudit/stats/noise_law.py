@@ -17,6 +17,7 @@ from dpaudit.check import FloatArray
 _TAILS = (2.0, 3.0, 4.0)
 _LEAST = 400
 _LAGS = 16
+LARGEST = 16
 
 
 def two_sided(z: float) -> float:
@@ -99,19 +100,20 @@ def independent_coordinates(z: FloatArray) -> float:
     return min(1.0, len(scores) * min(two_sided(score) for score in scores))
 
 
-def same_values(first: FloatArray, second: FloatArray, *, rounding: float) -> bool:
-    """Whether the largest values of two noise vectors agree, whatever their order or sign.
+def same_values(earlier: FloatArray, values: FloatArray, *, rounding: float) -> int | None:
+    """The first of earlier noise vectors whose largest values are these, whatever their order or sign.
 
     For independent noise, sixteen gaps between order statistics would have to agree by chance.
 
     Args:
-        first: (16,) largest magnitudes, sorted.
-        second: (16,) likewise.
+        earlier: (n, 16) largest magnitudes, each sorted.
+        values: (16,) likewise.
         rounding: relative error of the values.
     """
-    if first.size != second.size or first.size < 16 or not first.all():
-        return False
-    return bool(np.allclose(first, second, rtol=rounding, atol=0.0))
+    if not len(earlier) or values.size < LARGEST or not values.all():
+        return None
+    same = np.flatnonzero((np.abs(earlier - values) <= rounding * values).all(axis=1))
+    return int(same[0]) if same.size else None
 
 
 def tied(largest: FloatArray) -> bool:
@@ -120,7 +122,7 @@ def tied(largest: FloatArray) -> bool:
     The 16 largest of a million normal values spread over more than half a deviation, so that the chance is
     below 1e-20 for these.
     """
-    if largest.size < 16 or not largest.any():
+    if largest.size < LARGEST or not largest.any():
         return False
     ordered = np.sort(largest)
     return bool((ordered[7:] - ordered[:-7] <= 1e-5 * ordered[7:]).any())
@@ -129,7 +131,7 @@ def tied(largest: FloatArray) -> bool:
 def largest(z: FloatArray) -> FloatArray:
     """The 16 largest magnitudes of a vector, sorted: what is left of it under any order and sign."""
     magnitudes = np.abs(np.asarray(z, dtype=np.float64)).ravel()
-    if magnitudes.size < 64:
+    if magnitudes.size < 4 * LARGEST:
         return np.zeros(0)
-    kept: FloatArray = np.sort(np.partition(magnitudes, -16)[-16:])
+    kept: FloatArray = np.sort(np.partition(magnitudes, -LARGEST)[-LARGEST:])
     return kept
