@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dpaudit import accounting
 from dpaudit.claim import Adjacency, Claim, Ledger, Sampler
-from dpaudit.evidence import Access, Finding, Note, Sampling
+from dpaudit.evidence import CLIP_TESTED, Access, Finding, Note, Sampling
 from dpaudit.protocols import View
 from dpaudit.record import Accounted, Check, Curve
 
@@ -153,9 +153,7 @@ def checklist(view: View | None, claim: Claim | None, recomputed: tuple[Accounte
             state="checked" if replayed else "unknown",
             detail="by replay of the optimizer's own steps" if replayed else "no step was replayed",
         ),
-        Check(
-            name="preprocessing", state="unknown", detail="fitted inside the training function; not replayed"
-        ),
+        _preprocessing_row(view),
         Check(
             name="hyper-parameter search",
             state="unknown",
@@ -170,7 +168,18 @@ def notes(view: View) -> Iterator[Check]:
     for note in view.evidence:
         if isinstance(note, Note):
             detail = f"{note.where}: {note.measured}. {note.meaning}"
-            yield Check(name=note.check, state="warning", detail=detail)
+            state = "checked" if note.check == CLIP_TESTED else "warning"
+            yield Check(name=note.check, state=state, detail=detail)
+
+
+def _preprocessing_row(view: View) -> Check:
+    again = any(isinstance(note, Note) and note.check == CLIP_TESTED for note in view.evidence)
+    detail = (
+        "trained again with one record replaced, under the same releases"
+        if again
+        else "fitted inside the training function; not replayed"
+    )
+    return Check(name="preprocessing", state="checked" if again else "unknown", detail=detail)
 
 
 def _sampler_row(view: View, kinds: set[Sampler]) -> Check:
