@@ -99,7 +99,8 @@ class Transcript:
         tensors = _tensors(batch, len(records))
         self.whole = self.whole and bool(tensors or not len(records))
         for i, number in enumerate(records.tolist()):
-            self.items.setdefault(number, digest([tensor[i] for tensor in tensors]))
+            if number not in self.items:
+                self.items[number] = digest([tensor[i] for tensor in tensors])
         kept = np.array(
             [i for i, number in enumerate(records.tolist()) if number not in self.drop], dtype=int
         )

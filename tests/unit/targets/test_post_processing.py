@@ -59,7 +59,7 @@ def test_a_record_may_change_its_own_batch_by_two_norms_and_its_own_gradient():
     ("other", "check"),
     [
         (run({1: {"weights": "other"}}), "weights come from releases alone"),
-        (run({2: {"settings": (1.0, 0.9, 0.1, 0.5)}}), "control flow"),
+        (run({2: {"settings": (1.0, 1.0, 0.2, 0.5)}}), "control flow"),
         (run(steps=2), "control flow"),
         (run({1: {"inputs": "y"}}, {0: "another"}), "preprocessing"),
         (run({}, {0: "other", 1: "other", 2: "other"}), "preprocessing"),
@@ -80,6 +80,10 @@ def test_a_record_that_is_left_out_moves_a_release_by_one_norm():
     beyond = run({0: {"released": shifted(1.2), "rows": rows, "records": records}})
     assert checks(within, left_out=frozenset({0})) == []
     assert checks(beyond, left_out=frozenset({0})) == ["sensitivity"]
+
+
+def test_a_clipping_norm_that_is_private_itself_may_differ():
+    assert checks(run({0: {"settings": (1.0, 0.9, 0.1, 0.5), "released": shifted(9)}}, {0: "another"})) == []
 
 
 def test_releases_under_different_noise_are_not_compared():
