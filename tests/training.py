@@ -110,7 +110,7 @@ def dp_sgd(
         network = model()
         inner = optimizer([p for p in network.parameters() if p.requires_grad])
         loader = DataLoader(TensorDataset(torch.as_tensor(x), torch.as_tensor(y)), batch_size=batch_size)
-        loss: Any = nn.CrossEntropyLoss()
+        loss: Any = nn.CrossEntropyLoss(reduction=private.get("loss_reduction", "mean"))
         if "ghost" in private.get("grad_sample_mode", ""):
             private["criterion"] = loss
         made = PrivacyEngine().make_private(

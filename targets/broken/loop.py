@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -118,7 +119,8 @@ class Loop:
             **options,
         )
         self.wrapped, self.optimizer, self.loader = made[0], made[1], made[-1]
-        self.criterion = made[2] if len(made) == 4 else cross_entropy
+        reduction = options.get("loss_reduction", "mean")
+        self.criterion = made[2] if len(made) == 4 else partial(cross_entropy, reduction=reduction)
         if self.mixin is not None:
             self.optimizer.__class__ = mixed(self.mixin, type(self.optimizer))
         self.scheduler = self.schedule(self.optimizer) if self.schedule else None
