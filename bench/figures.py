@@ -69,7 +69,9 @@ def medians(rows: dict[str, dict[int, tuple[float, float | None]]], epsilon: flo
             goals = [(m, target) for m in at if (target := values[m][1]) is not None]
             axes.plot([m for m, _ in goals], [t for _, t in goals], "x", color=color, markersize=6)
         axes.axhline(epsilon, color=VERMILION, linewidth=1)
-        axes.set(xscale="log", xlabel="Observations", ylabel="Median lower bound of epsilon", ylim=(0, None))
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.set(xlabel="Observations", ylabel="Median lower bound of epsilon", ylim=(0, None))
         figure.legend(loc="outside right upper", frameon=False, fontsize=9)
         said = "; ".join(
             f"{n}: " + ", ".join(f"{v[0]:.2f} at {m}" for m, v in r.items()) for n, r in rows.items()
