@@ -14,8 +14,9 @@ ALPHA = 0.05
 
 @pytest.fixture(autouse=True)
 def only_p_values(monkeypatch):
-    for module in (evalues, parametric, splits):
-        monkeypatch.setattr(module, "epsilon_at", lambda *_: 0.0)
+    searches = {evalues: "epsilon_where", parametric: "epsilon_at", splits: "epsilon_at"}
+    for module, search in searches.items():
+        monkeypatch.setattr(module, search, lambda *_: 0.0)
         monkeypatch.setattr(module, "detectable_epsilon", lambda *_: None)
 
 
