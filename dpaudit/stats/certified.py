@@ -144,7 +144,7 @@ def pair(curve: TradeOff) -> Pair:
 def cells_of(law: Pair, count: int) -> FloatArray:
     """(count, 2) probabilities of cells of equal pooled mass on the pair's axis, for out and in."""
     edges = np.interp(np.arange(1, count) / count, law.pooled, law.knots)
-    value, cells = _fit(np.zeros((count, 2)), law, edges)
+    value, cells, _ = _fit(np.zeros((count, 2)), law, edges)
     if value == -math.inf:
         # Laws too far apart for floating point: without the canary always below, with it always above.
         side = np.arange(count) >= count // 2
@@ -193,35 +193,41 @@ def _project(
     belief: FloatArray, against: Pair, edges: FloatArray, enough: float
 ) -> tuple[FloatArray, FloatArray]:
     """(k, 2) belief over the nearest that a partition of the pair gives, and the (k - 1,) partition."""
-    value, allowed = _fit(belief, against, edges)
+    value, allowed, ends = _fit(belief, against, edges)
     if value == -math.inf:
         # A curve so far out that its masses underflow: bet nothing.
         return np.ones_like(belief), edges
     for _ in range(_NEWTON):
-        step, gain = _newton_step(belief, allowed, against, edges)
+        step, gain = _newton_step(belief, allowed, edges, ends)
         length = 1.0
         while True:
-            there, moved = _fit(belief, against, edges + length * step)
+            there, moved, reached = _fit(belief, against, edges + length * step)
             if there >= value or length < 1e-9:
                 break
             length /= 2
         if there < value:
             break
-        edges, value, allowed = edges + length * step, there, moved
+        edges, value, allowed, ends = edges + length * step, there, moved, reached
         if gain < enough:
             break
     return belief / allowed, edges
 
 
-def _fit(belief: FloatArray, against: Pair, edges: FloatArray) -> tuple[float, FloatArray]:
-    """Mean logarithm of what a partition allows, -inf for none, and the (k, 2) probabilities."""
-    if np.any(np.diff(edges) <= 0):
-        return -math.inf, belief
-    ends = [edges, against.map(edges)[0]]
-    allowed = np.stack([_masses(np.concatenate([[-np.inf], e, [np.inf]])) for e in ends], axis=1)
+_Mapped = tuple[FloatArray, FloatArray, FloatArray]
+"""Edges on the axis of the law with the canary, and two derivatives there."""
+
+
+def _fit(belief: FloatArray, against: Pair, edges: FloatArray) -> tuple[float, FloatArray, _Mapped]:
+    """Mean logarithm of what a partition allows, -inf for none, the (k, 2) probabilities, mapped edges."""
+    mapped = against.map(edges)
+    if np.any(edges[1:] <= edges[:-1]):
+        return -math.inf, belief, mapped
+    allowed = np.empty((edges.size + 1, 2))
+    for side, ends in enumerate((edges, mapped[0])):
+        allowed[:, side] = _masses(np.concatenate([[-np.inf], ends, [np.inf]]))
     if allowed.min() <= 0:
-        return -math.inf, belief
-    return float(np.sum(belief * np.log(allowed))), allowed
+        return -math.inf, belief, mapped
+    return float(np.sum(belief * np.log(allowed))), allowed, mapped
 
 
 def _masses(ends: FloatArray) -> FloatArray:
@@ -232,10 +238,10 @@ def _masses(ends: FloatArray) -> FloatArray:
 
 
 def _newton_step(
-    belief: FloatArray, allowed: FloatArray, against: Pair, edges: FloatArray
+    belief: FloatArray, allowed: FloatArray, edges: FloatArray, mapped: _Mapped
 ) -> tuple[FloatArray, float]:
     """(k - 1,) ascent step and the gain that it promises."""
-    w, first, second = against.map(edges)
+    w, first, second = mapped
     density = np.stack([np.exp(-edges * edges / 2), np.exp(-w * w / 2) * first], axis=1) / _ROOT_2PI
     bend = np.stack([-edges, np.divide(second, first) - w * first], axis=1) * density
     ratio = belief / allowed
