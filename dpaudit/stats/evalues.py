@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -120,23 +121,32 @@ def _invert(
     scores_out: FloatArray, scores_in: FloatArray, family: Family, alpha: float, plan: ScorePlan | None
 ) -> Found:
     n = scores_in.size
-
-    def log_p_value_of(inside: FloatArray, outside: FloatArray) -> Callable[[float], float]:
-        played = list(rounds(outside, inside, plan))
-        counts = _counts(played)
-        return lambda scale: -_largest(family.curve(scale), played, counts)
-
-    def bound(log_p_value: Callable[[float], float]) -> float:
-        return epsilon_where(lambda scale: log_p_value(scale) - math.log(alpha), family)
-
-    log_p_value = log_p_value_of(scores_in, scores_out)
-    far = np.arange(1.0, n + 1) * 1e6
+    log_p_value = _log_p_value_of(scores_out, scores_in, family, plan)
     return Found(
-        epsilon_lower=bound(log_p_value),
+        epsilon_lower=_bound(log_p_value, family, alpha),
         p_value=math.exp(log_p_value(family.claimed_scale)),
-        ceiling=bound(log_p_value_of(far, -far)),
+        ceiling=_ceiling(n, family, alpha, plan),
         detectable=detectable_epsilon(_power(family, n, alpha, plan), family),
     )
+
+
+def _log_p_value_of(
+    scores_out: FloatArray, scores_in: FloatArray, family: Family, plan: ScorePlan | None
+) -> Callable[[float], float]:
+    played = list(rounds(scores_out, scores_in, plan))
+    counts = _counts(played)
+    return lambda scale: -_largest(family.curve(scale), played, counts)
+
+
+def _bound(log_p_value: Callable[[float], float], family: Family, alpha: float) -> float:
+    return epsilon_where(lambda scale: log_p_value(scale) - math.log(alpha), family)
+
+
+@lru_cache(maxsize=256)
+def _ceiling(n: int, family: Family, alpha: float, plan: ScorePlan | None) -> float:
+    """Bound of scores that never overlap; remembered, because it depends on the design alone."""
+    far = np.arange(1.0, n + 1) * 1e6
+    return _bound(_log_p_value_of(-far, far, family, plan), family, alpha)
 
 
 def _power(family: Family, n: int, alpha: float, plan: ScorePlan | None) -> Callable[[float], float]:

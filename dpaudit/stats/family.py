@@ -37,6 +37,10 @@ class Family(Protocol):
     The scale where the tests start to reject becomes an epsilon through `epsilon`.
     """
 
+    def __hash__(self) -> int:
+        """Families do not change, so that what follows from them alone can be remembered."""
+        ...
+
     @property
     def delta(self) -> float:
         """Delta at which epsilons are stated."""
