@@ -23,7 +23,8 @@ from dpaudit.estimate import Estimate
 from dpaudit.evidence import Access, KnownNull, OneRun, TwoSample
 from dpaudit.stats import credible, evalues, known_null, one_run, parametric, splits, two_sample
 from dpaudit.stats.binomial import lower, upper
-from dpaudit.stats.tradeoff import gaussian_mu
+from dpaudit.stats.guessing import accuracy_allowed, curve_rejects, pure_tail
+from dpaudit.stats.tradeoff import Gaussian, gaussian_mu
 
 ALPHA, DELTA = 0.05, 1e-5
 REFERENCES = 100_000
@@ -86,6 +87,8 @@ MEANING = {
     "t": "normal scores, non-central t: not a guarantee",
     "SNJ": "one run, (epsilon, delta), best number of guesses",
     "SNJ default": "one run, (epsilon, delta), default numbers of guesses",
+    "SNJ expected": "as SNJ, if as many guesses are right as expected, which the reference assumes",
+    "MMC expected": "as MMC, likewise",
     "MMC": "one run, Gaussian claim, best number of guesses",
     "MMC default": "one run, Gaussian claim, default numbers of guesses",
 }
@@ -140,7 +143,7 @@ def two_sample_methods(epsilon: int, m: int) -> dict[str, Callable[[np.random.Ge
     }
 
 
-def one_run_methods(epsilon: int, m: int) -> dict[str, Callable[[np.random.Generator], Estimate]]:
+def one_run_methods(epsilon: int, m: int) -> dict[str, Callable[[np.random.Generator], Estimate] | float]:
     mu = gaussian_mu(epsilon, DELTA)
     gaussian, bare = families(epsilon, Adjacency.REPLACE_ONE)
 
@@ -153,21 +156,52 @@ def one_run_methods(epsilon: int, m: int) -> dict[str, Callable[[np.random.Gener
             access=Access.FINAL_MODEL,
         )
 
-    # The best number of guesses, as found on other data: an oracle.
-    pilot = drawn(np.random.default_rng(99))
-    numbers = [int(n) for n in np.unique(np.geomspace(max(8, m / 500), m, 12).astype(int))]
-
-    def best(estimator: Callable[..., Estimate], family: GaussianFamily | EpsilonDeltaFamily) -> int:
-        shown = [estimator(pilot, family, alpha=ALPHA, guesses=n).epsilon_lower or 0.0 for n in numbers]
-        return numbers[int(np.argmax(shown))]
-
-    for_bare, for_curve = best(one_run.epsilon_delta, bare), best(one_run.f_dp, gaussian)
+    (for_bare, bare_bound), (for_curve, curve_bound) = expected_counts(epsilon, m)
     return {
         "SNJ": lambda r: one_run.epsilon_delta(drawn(r), bare, alpha=ALPHA, guesses=for_bare),
         "SNJ default": lambda r: one_run.epsilon_delta(drawn(r), bare, alpha=ALPHA),
         "MMC": lambda r: one_run.f_dp(drawn(r), gaussian, alpha=ALPHA, guesses=for_curve),
         "MMC default": lambda r: one_run.f_dp(drawn(r), gaussian, alpha=ALPHA),
+        "SNJ expected": bare_bound,
+        "MMC expected": curve_bound,
     }
+
+
+def expected_counts(epsilon: int, m: int) -> tuple[tuple[int, float], tuple[int, float]]:
+    """Best number of guesses, and its bound, if as many are right as is expected: bare and Gaussian claim."""
+    law = Gaussian(mu=gaussian_mu(epsilon, DELTA))
+    made = np.unique(np.geomspace(2, m, 60).astype(np.int64))
+    right = np.round(made * accuracy_allowed(law, canaries=m, guesses=made)).astype(np.int64)
+    level = np.full(made.size, ALPHA)
+
+    def refuted(e: np.ndarray, bare: bool) -> np.ndarray:
+        each = range(made.size)
+        if bare:
+            return np.array(
+                [
+                    pure_tail(e[i], DELTA, canaries=m, guesses=made[[i]], correct=right[[i]])[0] < ALPHA
+                    for i in each
+                ]
+            )
+        return np.array(
+            [
+                curve_rejects(
+                    Gaussian(mu=gaussian_mu(float(e[i]), DELTA)),
+                    canaries=m, guesses=made[[i]], correct=right[[i]], level=level[[i]],
+                )[0]
+                for i in each
+            ]
+        )  # fmt: skip
+
+    found = []
+    for bare in (True, False):
+        low, high = np.zeros(made.size), np.full(made.size, 2.0 * epsilon + 2)
+        for _ in range(14):
+            middle = (low + high) / 2
+            beyond = refuted(middle, bare)
+            low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
+        found.append((int(made[low.argmax()]), float(low.max())))
+    return found[0], found[1]
 
 
 def rank_methods(epsilon: int, m: int) -> dict[str, Callable[[np.random.Generator], Estimate]]:
@@ -190,9 +224,11 @@ def rank_methods(epsilon: int, m: int) -> dict[str, Callable[[np.random.Generato
 
 
 def median(
-    method: Callable[[np.random.Generator], Estimate], reps: int, seconds: float, seed: int
+    method: Callable[[np.random.Generator], Estimate] | float, reps: int, seconds: float, seed: int
 ) -> tuple[float, float, int]:
-    """Median bound, its Monte-Carlo error (1.25 sd / sqrt(reps)), and the repetitions made."""
+    """Median bound, its Monte-Carlo error (1.25 sd / sqrt(reps)), and the repetitions; numbers are exact."""
+    if isinstance(method, float):
+        return method, 0.0, 1
     values: list[float] = []
     started = time.perf_counter()
     while len(values) < reps and (len(values) < 3 or time.perf_counter() - started < seconds):
@@ -202,6 +238,8 @@ def median(
 
 def cell(found: tuple[float, float, int], target: float | None) -> str:
     value, error, reps = found
+    if not error and reps == 1:
+        return f"{value:.2f}" + ("" if target is None else f" / {target:.2f}")
     beside = "" if target is None else f" / {target:.2f}"
     return f"{value:.2f} ±{error:.2f} ({reps}){beside}"
 
@@ -254,6 +292,7 @@ def measure(options: argparse.Namespace) -> Found:
                     if methods_of is None
                     else dict(zip(("fixed", "anytime"), RANK_TARGETS[epsilon, m], strict=True))
                 )
+                targets |= {f"{name} expected": targets[name] for name in ("SNJ", "MMC") if name in targets}
                 row = [str(epsilon), str(m)]
                 for name, method in methods.items():
                     value = median(method, options.reps, options.seconds, epsilon * m)
