@@ -1,4 +1,4 @@
-"""Seconds that each estimator takes with a million observations, and those of jax-privacy where it is given.
+"""CPU seconds of each estimator with a million observations, and those of jax-privacy where it is given.
 
 Run `python bench/estimators.py`. With `--peer PYTHON`, an interpreter of an environment of its own in which
 `pip install jax-privacy` was done, the peer's auditing module gets the same scores in the same run, and its
@@ -43,9 +43,9 @@ scores_in, scores_out = np.load(sys.argv[1]), np.load(sys.argv[2])
 alpha, delta, threshold = float(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5])
 out = {"seconds": {}, "epsilon": {}, "one run": []}
 def timed(name, call):
-    started = time.perf_counter()
+    started = time.process_time()
     out["epsilon"][name] = float(call())
-    out["seconds"][name] = time.perf_counter() - started
+    out["seconds"][name] = time.process_time() - started
 auditor = None
 def build():
     global auditor
@@ -64,11 +64,11 @@ timed("one run at a threshold", lambda: auditor.epsilon_one_run(alpha, delta, th
 timed("one run, f-DP, at a threshold", lambda: auditor.epsilon_one_run_fdp(
     alpha, delta, threshold_strategy=at))
 for m, guesses, correct in json.loads(sys.argv[6]):
-    started = time.perf_counter()
+    started = time.process_time()
     bare = auditing._epsilon_one_run(0, m, guesses, correct, alpha, delta)
-    middle = time.perf_counter()
+    middle = time.process_time()
     curve = auditing._epsilon_one_run_fdp(0, m, guesses, correct, alpha, delta)
-    out["one run"].append([bare, middle - started, curve, time.perf_counter() - middle])
+    out["one run"].append([bare, middle - started, curve, time.process_time() - middle])
 print(json.dumps(out))
 """
 COUNTS = ((100, 50, 46), (1000, 140, 125), (1000, 1000, 700), (100_000, 1600, 1500), (1_000_000, 5000, 4700))
@@ -168,9 +168,9 @@ def our_one_run(m: int, guesses: int, correct: int) -> tuple[float, float, float
         return low
 
     made, right = np.array([guesses]), np.array([correct])
-    started = time.perf_counter()
+    started = time.process_time()
     bare = bisect(lambda e: bool(pure_tail(e, DELTA, canaries=m, guesses=made, correct=right)[0] <= ALPHA))
-    middle = time.perf_counter()
+    middle = time.process_time()
     curve = bisect(
         lambda e: bool(
             curve_rejects(
@@ -182,7 +182,7 @@ def our_one_run(m: int, guesses: int, correct: int) -> tuple[float, float, float
             )[0]
         )
     )
-    return bare, middle - started, curve, time.perf_counter() - middle
+    return bare, middle - started, curve, time.process_time() - middle
 
 
 def peer(python: str, two: TwoSample, timeout: float) -> dict[str, object] | str:
@@ -218,9 +218,9 @@ def main() -> None:
     two, one, ranks = drawn(options.size)
     lines = ["| estimator | seconds | bound |", "|---|---|---|"]
     for name, call in ours(two, one, ranks).items():
-        started = time.perf_counter()
+        started = time.process_time()
         found = call()
-        lines.append(f"| {name} | {time.perf_counter() - started:.2f} | {found.epsilon_lower:.3f} |")
+        lines.append(f"| {name} | {time.process_time() - started:.2f} | {found.epsilon_lower:.3f} |")
         print(lines[-1], flush=True)
     lines += ["", "## jax-privacy on the same scores", ""]
     theirs = (
@@ -237,7 +237,7 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     options.output.write_text(
-        f"# Seconds with {options.size:,} scores of each kind\n\nA Gaussian mechanism of epsilon {EPSILON:g} "
+        f"# CPU seconds with {options.size:,} scores of each kind\n\nA Gaussian mechanism of epsilon {EPSILON:g} "
         f"at delta = {DELTA:g}. An estimate is a bound, a test, a ceiling and what is detectable.\n"
         f"`bench/estimators.py` makes this page.\n\n{machine(load)}\n\n{text}\n"
     )
@@ -260,9 +260,9 @@ def loops() -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for m, guesses, correct in COUNTS:
-        started = time.perf_counter()
+        started = time.process_time()
         bound = published_loop(m, guesses, correct)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         ours_bound, ours_seconds, *_ = our_one_run(m, guesses, correct)
         lines.append(
             f"| {m} | {guesses} | {correct} | {seconds:.2f} | {ours_seconds:.4f} "
