@@ -237,8 +237,8 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     options.output.write_text(
-        f"# CPU seconds with {options.size:,} scores of each kind\n\nA Gaussian mechanism of epsilon {EPSILON:g} "
-        f"at delta = {DELTA:g}. An estimate is a bound, a test, a ceiling and what is detectable.\n"
+        f"# CPU seconds with {options.size:,} scores of each kind\n\nA Gaussian mechanism of epsilon "
+        f"{EPSILON:g} at delta = {DELTA:g}. An estimate is a bound, a test, a ceiling and what is detectable.\n"
         f"`bench/estimators.py` makes this page.\n\n{machine(load)}\n\n{text}\n"
     )
 
