@@ -238,8 +238,8 @@ def main() -> None:
     print(text)
     options.output.write_text(
         f"# CPU seconds with {options.size:,} scores of each kind\n\nA Gaussian mechanism of epsilon "
-        f"{EPSILON:g} at delta = {DELTA:g}. An estimate is a bound, a test, a ceiling and what is detectable.\n"
-        f"`bench/estimators.py` makes this page.\n\n{machine(load)}\n\n{text}\n"
+        f"{EPSILON:g} at delta = {DELTA:g}. An estimate is a bound, a test, a ceiling and "
+        f"what is detectable.\n`bench/estimators.py` makes this page.\n\n{machine(load)}\n\n{text}\n"
     )
 
 
