@@ -5,7 +5,7 @@ import pytest
 from scipy.special import ndtri
 from scipy.stats import beta
 
-from dpaudit.accounting import EpsilonDeltaFamily
+from dpaudit.accounting import EpsilonDeltaFamily, GaussianFamily
 from dpaudit.evidence import Access, OneRun, TwoSample
 from dpaudit.stats import credible, one_run, two_sample
 from dpaudit.stats.guessing import curve_rejects, pure_tail
@@ -116,6 +116,19 @@ def test_clopper_pearson_of_jax_privacy_promises_one_direction(threshold, n_in, 
     assert ours.epsilon_lower >= theirs - 1e-3
     stricter = two_sample.at_threshold(given, family, np.nextafter(threshold, -1), alpha=0.1)
     assert stricter.epsilon_lower <= ours.epsilon_lower
+
+
+@pytest.mark.parametrize("mu", [1.0, 3.0])
+def test_gaussian_scores_of_jax_privacy(mu):
+    # tests/auditing_test.py, test_epsilon_from_gdp_tight: within 5 % of the truth at delta = 5e-2 and 10 %.
+    # Ours is that close too, and stays below the truth.
+    rng, delta, n = np.random.default_rng(0xBAD5EED), 5e-2, 500_000
+    given = TwoSample(
+        scores_in=rng.normal(mu, 1, n), scores_out=rng.normal(0, 1, n), source="t", access=Access.FINAL_MODEL
+    )
+    true = gaussian_epsilon(mu, delta)
+    found = two_sample.grid(given, GaussianFamily(mu=mu, delta=delta), alpha=0.1)
+    assert 0.95 * true <= found.epsilon_lower <= true
 
 
 def test_gaussian_conversion_of_dp_accounting():
