@@ -1,14 +1,19 @@
-"""The two figures of docs/estimators.md, drawn from what the benchmarks counted."""
+"""The two figures of docs/estimators.md: drawn by the benchmarks, and again from their pages by this file."""
 
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 from dpaudit.reports import svg
 from dpaudit.reports.drawing import BLUE, GREY, VERMILION
 
 ALPHA = 0.05
+RESULTS, DOCS = Path(__file__).parent / "results", Path(__file__).parent.parent / "docs"
+_COUNTED = re.compile(r"([\d.]+)% \((\d+)\)")
+_MEDIAN = re.compile(r"([\d.]+)(?: ±[\d.]+ \(\d+\))?(?: / ([\d.]+))?")
 
 
 def _standalone(figure: Any, key: str, title: str, description: str) -> str:
@@ -78,3 +83,44 @@ def medians(rows: dict[str, dict[int, tuple[float, float | None]]], epsilon: flo
         )
         title = f"What each estimator shows of a true epsilon of {epsilon:g}; crosses are reference figures"
         return _standalone(figure, "tightness", title, said + ".")
+
+
+def _tables(path: Path) -> list[dict[str, str]]:
+    """Rows of the tables of a page, by column."""
+    head, rows = None, []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if not line.startswith("|"):
+            head = None
+        elif head is None:
+            head = cells
+        elif not line.startswith("|---"):
+            rows.append(dict(zip(head, cells, strict=True)))
+    return rows
+
+
+def main() -> None:
+    """Draw both again, tightness from all of its pages; the page with more repetitions comes last."""
+    from tightness import DRAWN, DRAWN_EPSILON
+
+    cells: dict[str, list[tuple[int, int]]] = {}
+    for row in _tables(RESULTS / "validity.md"):
+        for name in list(row)[3:] if "scores" in row else []:
+            found = _COUNTED.fullmatch(row[name])
+            if found:
+                n = int(found[2])
+                cells.setdefault(name, []).append((round(float(found[1]) / 100 * n), n))
+    (DOCS / "validity.svg").write_text(levels(cells))
+    shown: dict[str, dict[int, tuple[float, float | None]]] = {}
+    for page in ("tightness.md", "tightness_ranks.md", "tightness_bets.md"):
+        for row in _tables(RESULTS / page):
+            for name, label in DRAWN.items():
+                found = _MEDIAN.fullmatch(row.get(name, ""))
+                if found and row["eps"] == str(DRAWN_EPSILON):
+                    goal = float(found[2]) if found[2] else None
+                    shown.setdefault(label, {})[int(row["m"])] = (float(found[1]), goal)
+    (DOCS / "tightness.svg").write_text(medians(shown, DRAWN_EPSILON))
+
+
+if __name__ == "__main__":
+    main()
