@@ -64,8 +64,8 @@ class Job:
     alpha: float = 0.05
     seed: int = 0
     canaries: bool = True
-    every: int = 25
-    looks: int = 10
+    every: int = 40
+    looks: int = 6
     stop_early: bool = False
     fault: str | None = None
 
@@ -151,7 +151,7 @@ def _plan(job: Job, delta: float, *, control: bool = False) -> AuditPlan:
         "sampler": {"weight": 1},
     }
     if job.canaries:
-        attacks["step-canary"] = {"weight": 4, "references": 1000, "replays": 8}
+        attacks["step-canary"] = {"weight": 4, "references": 1000, "replays": 6}
     words = " ".join((f"-m {job.path}" if job.module else job.path, *job.arguments))
     target: dict[str, Any] = {"name": job.name, "role": "audited", "train": words}
     if job.epsilon is not None:

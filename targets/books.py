@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Books:
         self._before: dict[int, History] = {}
         self._asked: list[float] = []
         self._asking = 0
+        self._answers: dict[tuple[int, tuple[tuple[float, float, int], ...], float], float] = {}
 
     def open(self, accountant: IAccountant) -> None:
         """Know an accountant from now on, with what it was told before."""
@@ -67,9 +68,12 @@ class Books:
                     self._asked.append(float(delta))
                 self._asking += 1
                 try:
-                    return get_epsilon(accountant, delta, *args, **kwargs)
+                    answer = get_epsilon(accountant, delta, *args, **kwargs)
                 finally:
                     self._asking -= 1
+                if not (args or kwargs) and any(accountant is known for known in self._accountants):
+                    self._answers[id(accountant), tuple(accountant.history), float(delta)] = float(answer)
+                return answer
 
             return observed
 
@@ -104,7 +108,16 @@ class Books:
     def epsilon(self, delta: float) -> float:
         """What the accountants state together: their sum, each at its share of delta. 0 without steps."""
         told = [known for known in self._accountants if known.history]
-        return sum(max(_figure(known, known.history, delta / len(told)), 0.0) for known in told)
+        return sum(max(self._figure(known, delta / len(told), known.history), 0.0) for known in told)
+
+    def _figure(self, accountant: IAccountant, delta: float, history: History) -> float:
+        """What a known accountant says, or said, of a history; the accountant itself is left as it is."""
+        key = (id(accountant), tuple(history), float(delta))
+        if key not in self._answers:
+            asked = copy.copy(accountant)
+            asked.history = list(history)
+            self._answers[key] = float(asked.get_epsilon(delta))
+        return self._answers[key]
 
     def mechanisms(self) -> tuple[str, ...]:
         """Names of the accountants that were told of steps; of all if none was."""
@@ -117,32 +130,22 @@ class Books:
         The accountant is asked again at up to 40 checkpoints with its history cut there, and at fewer where
         it takes long: what it would have said, without slowing training down.
         """
-        return tuple(_spending(known, delta) for known in self._accountants if known.history)
+        return tuple(
+            _spending(known, delta, partial(self._figure, known, delta))
+            for known in self._accountants
+            if known.history
+        )
 
 
-def _figure(accountant: IAccountant, history: History, delta: float) -> float:
-    """What an accountant of this kind says of a history; the accountant itself is left as it is."""
-    return _remembered(accountant, tuple(history), delta)
-
-
-@lru_cache(maxsize=64)
-def _remembered(
-    accountant: IAccountant, history: tuple[tuple[float, float, int], ...], delta: float
-) -> float:
-    asked = copy.copy(accountant)
-    asked.history = list(history)
-    return float(asked.get_epsilon(delta))
-
-
-def _spending(accountant: IAccountant, delta: float) -> Spending:
+def _spending(accountant: IAccountant, delta: float, figure: Callable[[History], float]) -> Spending:
     history = list(accountant.history)
     total = sum(int(steps) for _, _, steps in history)
     renyi = type(accountant) is RDPAccountant
-    points = _POINTS if renyi else _affordable(accountant, _cut(history, 1), delta)
+    points = _POINTS if renyi else _affordable(figure, _cut(history, 1))
     at = np.unique(np.round(np.linspace(1, total, min(points, total)))).astype(int)
     cuts = [_cut(history, int(step)) for step in at[:-1]]
-    earlier = _renyi(cuts, delta) if renyi else (_figure(accountant, cut, delta) for cut in cuts)
-    values = [*earlier, _figure(accountant, history, delta)]
+    earlier = _renyi(cuts, delta) if renyi else (figure(cut) for cut in cuts)
+    values = [*earlier, figure(history)]
     return Spending(
         accountant=f"opacus {accountant.mechanism()} accountant",
         delta=delta,
@@ -151,10 +154,10 @@ def _spending(accountant: IAccountant, delta: float) -> Spending:
     )
 
 
-def _affordable(accountant: IAccountant, first: History, delta: float) -> int:
+def _affordable(figure: Callable[[History], float], first: History) -> int:
     """How many figures to ask for, by what the one of the first step takes."""
     start = time.perf_counter()
-    _figure(accountant, first, delta)
+    figure(first)
     return int(np.clip(_SECONDS / max(time.perf_counter() - start, 1e-3), _FEWEST, _POINTS))
 
 
