@@ -120,7 +120,7 @@ def ours(two: TwoSample, one: OneRun, ranks: KnownNull) -> dict[str, Callable[[]
         "one_run.f_dp": lambda: one_run.f_dp(one, gaussian, alpha=ALPHA),
         "known_null.fixed": lambda: known_null.fixed(ranks, gaussian, alpha=ALPHA),
         "known_null.anytime": lambda: known_null.anytime(ranks, gaussian, alpha=ALPHA),
-        "splits.multi_split, 33": lambda: splits.multi_split(two, bare, alpha=ALPHA, rng=rng),
+        "splits.multi_split, 11": lambda: splits.multi_split(two, bare, alpha=ALPHA, rng=rng),
         **with_a_ledger(two, one, ranks),
     }
 

@@ -80,7 +80,7 @@ def _judge(
     recomputed = ledger.recompute(own)
     views = [runs[index] for index in sorted(runs)] if audited else []
     found = measure.measure(plan, views, claim, alpha)
-    findings = found.findings
+    findings = _placed(found.findings, audited)
     if audited is not None and own is not None:
         findings += ledger.contradictions(own, audited.accounted)
         findings += _declared_but_not_private(target, audited, own)
@@ -105,6 +105,16 @@ def _judge(
             verdict(claim, found.estimates, findings, measure.weights(plan), left, lost), audited
         ),
         weights_sha256=audited.weights_sha256 if audited else "",
+    )
+
+
+def _placed(findings: tuple[Finding, ...], view: View | None) -> tuple[Finding, ...]:
+    """Findings about steps, with the line that makes them."""
+    if view is None or not view.place:
+        return findings
+    return tuple(
+        replace(f, where=f"{f.where}; steps of {view.place}") if f.access is Access.REPLAY else f
+        for f in findings
     )
 
 

@@ -75,8 +75,8 @@ class View:
         weights_sha256: hash of the final weights.
         seconds: how long the run took.
         spending: epsilon over the course of training, by accountant.
-        stopped: at which step an attack stopped the run; None if it ran to its end. A stopped run has no
-            final model: `scores` are empty, (n, 0), and the accuracies NaN.
+        place: file and line of the user's own code that makes the private steps; empty if unknown.
+        stopped: at which step an attack stopped the run, which then has no final model: `scores` are (n, 0).
     """
 
     canaries: Canaries
@@ -93,6 +93,7 @@ class View:
     seconds: float = 0.0
     spending: tuple[Spending, ...] = ()
     stopped: int | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ from dpaudit.targets import remarks
 from dpaudit.targets.books import Books
 from dpaudit.targets.bypass import Bypass
 from dpaudit.targets.draws import Loaders, Rule, Taken, root_of
+from dpaudit.targets.places import names_of
 from dpaudit.targets.probe import OptimizerProbe
 from dpaudit.targets.transcript import Transcript
 
@@ -60,6 +61,8 @@ class Observation:
         self._batch_sessions = tuple(s for s in self.sessions if isinstance(s, BatchSession))
         self._unused = tuple(s for s in self.sessions if not isinstance(s, BatchSession))
         self.engines: list[PrivacyEngine] = []
+        self.names: dict[int, str] = {}
+        self.place = ""
         self.optimizers: list[DPOptimizer] = []
         self.loaders = Loaders(seeds)
         self.books = Books()
@@ -87,6 +90,10 @@ class Observation:
     def seed(self) -> int:
         """A seed for the random stream of re-executed steps."""
         return int(self._rng.integers(2**62))
+
+    def first_step(self, place: str) -> None:
+        """Keep the line that made the first noisy step of all."""
+        self.place = self.place or place
 
     def engine_made(self, engine: PrivacyEngine, optimizer: DPOptimizer, loader: Any) -> None:
         """Write down how the loader that Opacus returned says that it draws its batches."""
@@ -275,6 +282,7 @@ def observe(
         made = make_private(engine, *args, **kwargs)
         optimizer = next(o for o in made if isinstance(o, DPOptimizer))
         observation.engine_made(engine, optimizer, made[-1])
+        observation.names |= names_of(made[0])
         if prepare is not None:
             prepare(optimizer)
         return made

@@ -73,6 +73,7 @@ class TrainingFunction:
             evidence=(*seen.evidence(), *again),
             findings=seen.findings(self.delta),
             spending=seen.spending(self.delta),
+            place=seen.place,
             weights_sha256=_hash(model),
             seconds=time.perf_counter() - start,
         )

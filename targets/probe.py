@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from opacus.optimizers import DPOptimizer
 from dpaudit.protocols import Execution, RowArray, StepSession, Watcher
 from dpaudit.targets import rows as rows_of
 from dpaudit.targets.execution import Executor, clip_of
+from dpaudit.targets.places import caller
 from dpaudit.targets.rows import flatten
 
 __all__ = ["Logbook", "OptimizerProbe", "flatten"]
@@ -21,12 +22,21 @@ __all__ = ["Logbook", "OptimizerProbe", "flatten"]
 class Logbook(Protocol):
     """Where a probe writes down what ran, and who rides along."""
 
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Names of parameters by identity, as far as the model is known."""
+        ...
+
     def seed(self) -> int:
         """A seed for re-executed steps."""
         ...
 
     def claim_sessions(self) -> Sequence[StepSession]:
         """The sessions that ride on the first optimizer that steps."""
+        ...
+
+    def first_step(self, place: str) -> None:
+        """Enter the line that makes the first noisy step of an optimizer; empty if unknown."""
         ...
 
     def step_made(self, optimizer: DPOptimizer, batch_size: int | None) -> int:
@@ -82,8 +92,9 @@ class OptimizerProbe:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Position and shape of each parameter."""
-        return tuple(f"#{i} {tuple(p.shape)}" for i, p in enumerate(self.parameters))
+        """Name in the model, or else position, and shape of each parameter."""
+        known = self._logbook.names
+        return tuple(f"{known.get(id(p), f'#{i}')} {tuple(p.shape)}" for i, p in enumerate(self.parameters))
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -158,6 +169,7 @@ class OptimizerProbe:
         batch_size = sum(known) if len(known) == len(self._micro_batches) else None
         if self.index == 0:
             self._sessions = self._logbook.claim_sessions()
+            self._logbook.first_step(caller())
         self.phase = self._logbook.step_made(optimizer, batch_size)
         self._attacked_step()
         self._micro_batches = []

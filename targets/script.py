@@ -260,6 +260,7 @@ def _view(seen: Observation, hands: _Hands, delta: float, declared: bool, second
         weights_sha256=_digest(weights),
         seconds=seconds,
         spending=seen.spending(delta),
+        place=seen.place,
     )
 
 

@@ -53,7 +53,7 @@ def multi_split(
     *,
     alpha: float,
     rng: np.random.Generator,
-    splits: int = 33,
+    splits: int = 11,
     share: float = 0.5,
 ) -> Estimate:
     """Median bound of many random splits at alpha/2 each, which does not depend on the luck of one.

@@ -194,3 +194,10 @@ def test_of_a_run_that_was_stopped_only_what_holds_at_every_moment_counts() -> N
     methods = [estimate.method for estimate in judged.targets[0].estimates if estimate.guarantee]
     assert methods
     assert all("anytime" in method for method in methods)
+
+
+def test_a_finding_names_the_line_that_makes_the_steps() -> None:
+    known = replace(view(0.16, 0.5, claim=CLAIM, wins=30), place="train.py:33")
+    judged = judge_audit(plan(), {"own": {0: known}, "plain": {0: LEAKING}}, trials())
+    assert judged.targets[0].findings[0].where.endswith("steps of train.py:33")
+    assert "train.py:33" in judged.targets[0].verdict.reason
