@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpaudit.canary import Canaries
-from dpaudit.check import FloatArray, IntArray
+from dpaudit.check import FloatArray, IntArray, one_of
 from dpaudit.evidence import Access, Evidence, KnownNull
 from dpaudit.protocols import RowArray, StepOracle
 
@@ -27,6 +27,8 @@ class StepCanary:
         replays: re-executions of each step, each with a fresh canary and fresh noise.
         coordinates: size of the random set of coordinates that directions live on (memory K * coordinates).
         scale: norm of the inserted gradient in clipping norms: the clip has to bring it down to 1.
+        kind: "random" directions, or "dirac": a canary's gradient lies on one coordinate, and each reference
+            is another one, as far as there are enough.
     """
 
     name: str = "step-canary"
@@ -35,6 +37,11 @@ class StepCanary:
     replays: int = 10
     coordinates: int = 4096
     scale: float = 10.0
+    kind: str = "random"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown kind."""
+        one_of("kind", self.kind, ("random", "dirac"))
 
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> StepCanarySession:
         """Start a session with a bank of its own."""
@@ -48,6 +55,7 @@ class StepCanarySession:
         self._attack = attack
         self._rng = rng
         self._bank: RowArray | None = None
+        self._competing = 0
         self._support = np.empty(0, dtype=np.int64)
         self._base: RowArray | None = None
         self._canary = -1
@@ -60,16 +68,16 @@ class StepCanarySession:
 
         Costs replays + 1 executions and a product of (replays, coordinates) by (coordinates, K + 1).
         """
-        bank = self._directions(sum(step.sizes))
+        self._draw_directions(sum(step.sizes))
         self._base = step.release(noise=False)
-        chosen = self._rng.integers(len(bank), size=self._attack.replays)
+        chosen = self._rng.integers(self._competing, size=self._attack.replays)
         rows = [self._row(int(i), step) for i in chosen]
         if rows:
             releases = np.stack([step.release(insert=row) for row in rows])
             self._rank(releases - self._base, chosen)
         self._phase = step.phase
         self._phases += [step.phase] * (len(rows) + 1)
-        self._canary = int(self._rng.integers(len(bank)))
+        self._canary = int(self._rng.integers(self._competing))
         return self._row(self._canary, step)
 
     def released(self, gradient: RowArray) -> None:
@@ -84,7 +92,7 @@ class StepCanarySession:
         return (
             KnownNull(
                 p_values=np.concatenate(self._p_values),
-                n_references=self._attack.references,
+                n_references=self._competing - 1,
                 unit="step",
                 phase=np.asarray(self._phases, dtype=np.int64),
                 source=self._attack.name,
@@ -92,23 +100,32 @@ class StepCanarySession:
             ),
         )
 
-    def _directions(self, d: int) -> RowArray:
-        """Unit directions (K + 1, s) on a random support of s coordinates, drawn once per run."""
-        if self._bank is None:
-            size = min(d, self._attack.coordinates)
-            self._support = np.sort(self._rng.choice(d, size=size, replace=False))
-            bank = self._rng.standard_normal((self._attack.references + 1, size), dtype=np.float32)
-            self._bank = np.asarray(bank / np.linalg.norm(bank, axis=1, keepdims=True), dtype=np.float32)
-        return self._bank
+    def _draw_directions(self, d: int) -> None:
+        """Draw K + 1 unit directions once per run: (K + 1, s) on a random support, or K + 1 coordinates."""
+        if self._competing:
+            return
+        if self._attack.kind == "dirac":
+            self._competing = min(d, self._attack.references + 1)
+            self._support = self._rng.choice(d, size=self._competing, replace=False)
+            return
+        self._competing = self._attack.references + 1
+        size = min(d, self._attack.coordinates)
+        self._support = np.sort(self._rng.choice(d, size=size, replace=False))
+        bank = self._rng.standard_normal((self._competing, size), dtype=np.float32)
+        self._bank = np.asarray(bank / np.linalg.norm(bank, axis=1, keepdims=True), dtype=np.float32)
 
     def _row(self, index: int, step: StepOracle) -> RowArray:
         row = np.zeros(sum(step.sizes), dtype=np.float32)
-        row[self._support] = self._directions(row.size)[index] * (self._attack.scale * step.max_grad_norm)
+        norm = self._attack.scale * step.max_grad_norm
+        if self._bank is None:
+            row[self._support[index]] = norm
+        else:
+            row[self._support] = self._bank[index] * norm
         return row
 
     def _rank(self, residuals: RowArray, chosen: IntArray) -> None:
         """Append (1 + #{reference >= canary}) / (K + 1) for residuals (k, d); ties count for the others."""
-        assert self._bank is not None
-        scores = residuals[:, self._support] @ self._bank.T
+        on_support = residuals[:, self._support]
+        scores = on_support if self._bank is None else on_support @ self._bank.T
         own = np.take_along_axis(scores, chosen[:, None], axis=1)
         self._p_values.append((scores >= own).sum(axis=1) / scores.shape[1])
