@@ -18,6 +18,7 @@ from dpaudit.check import FloatArray, in_range
 
 _BISECTIONS = 60
 _LARGEST_EXPONENT = 700.0
+_SAME_SLOPE = 1e-12
 
 
 class TradeOff(Protocol):
@@ -116,9 +117,13 @@ def _envelopes(profile: PrivacyProfile) -> tuple[_Lines, _Lines]:
 def _lines(slopes: FloatArray, intercepts: FloatArray) -> _Lines:
     order = np.argsort(slopes)
     slopes, intercepts = slopes[order], intercepts[order]
+    # Of slopes that differ by rounding alone the crossing is noise: they are taken as the steepest of them.
+    apart = np.diff(slopes) > _SAME_SLOPE * slopes[1:]
+    intercepts = np.minimum.reduceat(intercepts, np.flatnonzero(np.concatenate([[True], apart])))
+    slopes = slopes[np.concatenate([apart, [True]])]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         crossings = -np.diff(intercepts) / np.diff(slopes)
-    # Steeper lines are least further left; equal slopes leave nan, which must not decide anything.
+    # Steeper lines are least further left.
     ends = np.maximum.accumulate(np.nan_to_num(crossings, nan=0.0, posinf=1.0, neginf=0.0)[::-1])
     return _Lines(slopes=slopes, intercepts=intercepts, ends=ends)
 

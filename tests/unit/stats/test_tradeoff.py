@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
@@ -72,6 +72,7 @@ def test_edges_of_epsilon_and_mu():
 
 
 @settings(max_examples=40, deadline=None)
+@example(epsilons=[0.0, 1.0, 2.220446049250313e-16], drops=[0.5, 0.5625, *[0.5] * 6])
 @given(
     st.lists(st.floats(0, 12), min_size=1, max_size=8, unique=True),
     st.lists(st.floats(1e-6, 0.6), min_size=8, max_size=8),
