@@ -128,4 +128,5 @@ class StepCanarySession:
         on_support = residuals[:, self._support]
         scores = on_support if self._bank is None else on_support @ self._bank.T
         own = np.take_along_axis(scores, chosen[:, None], axis=1)
-        self._p_values.append((scores >= own).sum(axis=1) / scores.shape[1])
+        # A release that is not a number shows nothing: all references count as at or above.
+        self._p_values.append((~(scores < own)).sum(axis=1) / scores.shape[1])

@@ -91,7 +91,10 @@ class Book:
         )
 
     def noise(self, z: FloatArray, step: StepOracle, where: str, draws: float = 1.0) -> None:
-        """Take down a draw of the noise."""
+        """Take down a draw of the noise; of a release that is not finite, nothing is known of its noise."""
+        if not np.isfinite(z).all():
+            self.note(flow.lost_noise(where))
+            return
         claimed = step.noise_multiplier
         self.log.add(z, clip=step.max_grad_norm, claimed=claimed, where=where, draws=draws)
         if self.log.repeated:

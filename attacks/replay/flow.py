@@ -69,17 +69,18 @@ def of_two(one: Seen, other: Seen) -> Iterator[Finding]:
         )
 
 
-def noise_apart(one: FloatArray, other: FloatArray, words: str) -> Iterator[Finding]:
+def noise_apart(one: FloatArray, other: FloatArray, words: str, rounding: float = 0.0) -> Iterator[Finding]:
     """Under one random state, the noise is the same for every batch.
 
     Args:
         one: (d,) noise of one batch.
         other: (d,) noise of another.
         words: the batches.
+        rounding: norm of what rounding may have changed in either.
     """
     size = float(np.linalg.norm(one))
     apart = float(np.linalg.norm(one - other))
-    if size > 0 and not apart <= _ROUNDING * size:
+    if size > 0 and not apart <= _ROUNDING * size + rounding:
         yield Finding(
             check="noise does not depend on the batch",
             where=words,
@@ -164,4 +165,15 @@ def not_finite(kind: str, released: FloatArray) -> Note | None:
         measured=f"{bad} of {released.size} released values are not finite",
         meaning="No noise hides such a record. Opacus lets it through, too: make sure that no record can "
         "overflow the forward or backward pass, or set such gradients to 0.",
+    )
+
+
+def lost_noise(words: str) -> Note:
+    """A release in which noise cannot be told from an overflow."""
+    return Note(
+        check="releases that are not finite",
+        where=words,
+        measured="noise that is not a number",
+        meaning="The gradients of the batch, or state that the step keeps, overflowed: such releases are no "
+        "draw of the noise.",
     )

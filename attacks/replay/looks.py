@@ -135,7 +135,10 @@ def at_real_batch(step: StepOracle, book: Book) -> None:
     alone, silence = (book.run(step, empty, _ZERO, noise=n, frozen=True) for n in (True, False))
     found = releases((noisy, quiet, alone, silence))
     if len(found) == 4:
-        book.found(flow.noise_apart(found[2] - found[3], found[0] - found[1], f"{_ZERO} and the real batch"))
+        words = f"{_ZERO} and the real batch"
+        # Sum, noise, product and quotient are each rounded to the precision of the gradients.
+        rounding = 2 * step.precision * sum(float(np.linalg.norm(release)) for release in found)
+        book.found(flow.noise_apart(found[2] - found[3], found[0] - found[1], words, rounding))
 
 
 def at_clip(step: StepOracle, book: Book, near: Neighbourhood) -> None:
