@@ -21,7 +21,7 @@ from opacus.utils.uniform_sampler import (
     DistributedUniformWithReplacementSampler,
     UniformWithReplacementSampler,
 )
-from torch.utils.data import BatchSampler, RandomSampler
+from torch.utils.data import BatchSampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from dpaudit.check import IntArray
@@ -209,7 +209,7 @@ def rule_of(root: Any, dataset: Any, secret: frozenset[int] = frozenset()) -> Ru
     where = f"{type(root).__name__} over {type(inner).__name__}" if inner is not root else type(root).__name__
     if isinstance(root, _POISSON):
         kind, rate = Sampler.POISSON, effective_rate(float(root.sample_rate))
-    elif isinstance(inner, RandomSampler) and inner.replacement:
+    elif getattr(inner, "replacement", False):
         kind, rate = Sampler.UNKNOWN, min(1.0, (getattr(root, "batch_size", None) or 1) / max(n, 1))
     else:
         kind = Sampler.SHUFFLE if isinstance(root, BatchSampler) else Sampler.UNKNOWN
