@@ -227,11 +227,17 @@ class Note:
     access: Access = Access.REPLAY
 
 
-BLIND = ("clip not tested", "unwatched steps")
+WRITTEN = "weights written between steps"
+"""Check of a note that weights changed while no optimizer made a step."""
+
+BLIND = ("clip not tested", "unwatched steps", WRITTEN)
 """Checks of notes that leave a part of the guarantee unseen: silence about the rest is then inconclusive."""
 
 CLIP_TESTED = "clip tested from the data on"
-"""Check of a note that makes up for "clip not tested"."""
+"""Check of a note that training was repeated on neighbouring data: it makes up for others."""
+
+REPEATED = ("clip not tested", WRITTEN)
+"""Checks of notes that it makes up for."""
 
 Evidence = KnownNull | TwoSample | OneRun | Guesses | Replay | Sampling | Finding | Note
 """Every kind of evidence."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dpaudit import ledger, measure
 from dpaudit.claim import Claim
 from dpaudit.estimate import Estimate
-from dpaudit.evidence import BLIND, CLIP_TESTED, Access, Finding, Note
+from dpaudit.evidence import BLIND, CLIP_TESTED, REPEATED, Access, Finding, Note
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.protocols import View
 from dpaudit.record import Coverage, TargetRecord, TrialRecord
@@ -122,7 +122,7 @@ def _as_far_as_seen(judged: Verdict, view: View | None) -> Verdict:
     """Silence is inconclusive where a part of the guarantee was out of sight."""
     notes = [e for e in (view.evidence if view else ()) if isinstance(e, Note)]
     tested = any(note.check == CLIP_TESTED for note in notes)
-    blind = [note for note in notes if note.check in BLIND and not (tested and note.check == BLIND[0])]
+    blind = [note for note in notes if note.check in BLIND and not (tested and note.check in REPEATED)]
     if not blind or judged.status is not Status.NOT_REFUTED:
         return judged
     reason = f"{blind[0].check}: {blind[0].measured}. {blind[0].meaning} {judged.reason}"

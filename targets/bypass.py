@@ -27,12 +27,14 @@ class Plain:
         steps: how many.
         data: what the batches before them came from, by identity.
         after: steps made once a private optimizer existed.
+        passes: numbers of the backward passes that its gradients came from last.
     """
 
     optimizer: torch.optim.Optimizer
     steps: int = 0
     after: int = 0
     data: set[int] = field(default_factory=set)
+    passes: set[int] = field(default_factory=set)
 
     @property
     def words(self) -> str:
@@ -49,12 +51,16 @@ class Bypass:
         self._announced: dict[int, int] = {}
         self._private_data: set[int] = set()
         self._kept: dict[int, Any] = {}
+        self._reached: dict[int, int] = {}
+        self._heard: dict[int, Any] = {}
+        self._private_passes: set[int] = set()
         self.private_steps = 0
         self.plain: dict[int, Plain] = {}
 
     def private(self, optimizer: DPOptimizer) -> None:
         """Know a private optimizer and what it steps with."""
         self._private[id(optimizer.original_optimizer)] = optimizer
+        self._listen(optimizer.original_optimizer)
 
     def made_private(self, dataset: Any) -> None:
         """Know a data set that an engine was given."""
@@ -66,7 +72,13 @@ class Bypass:
         key = id(optimizer.original_optimizer)
         self._announced[key] = self._announced.get(key, 0) + 1
         self.private_steps += 1
+        self._private_passes |= self._latest(optimizer.original_optimizer)
         self._private_data |= self._sources()
+
+    def private_step_failed(self, optimizer: DPOptimizer) -> None:
+        """That step raised before the underlying optimizer made it."""
+        self._announced[id(optimizer.original_optimizer)] -= 1
+        self.private_steps -= 1
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -76,6 +88,23 @@ class Bypass:
             yield
         finally:
             handle.remove()
+            for _, hook in self._heard.values():
+                hook.remove()
+            self._heard.clear()
+
+    def _listen(self, optimizer: torch.optim.Optimizer) -> None:
+        """Note for each parameter which backward pass reached it last."""
+
+        def reached(parameter: torch.Tensor) -> None:
+            self._reached[id(parameter)] = torch._C._current_graph_task_id()
+
+        for parameter in parameters_of(optimizer):
+            if id(parameter) not in self._heard and parameter.requires_grad and parameter.is_leaf:
+                hook = parameter.register_post_accumulate_grad_hook(reached)
+                self._heard[id(parameter)] = parameter, hook
+
+    def _latest(self, optimizer: torch.optim.Optimizer) -> set[int]:
+        return {self._reached[id(p)] for p in parameters_of(optimizer) if id(p) in self._reached}
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         key = id(optimizer)
@@ -85,6 +114,8 @@ class Bypass:
         plain = self.plain.setdefault(key, Plain(optimizer=optimizer))
         plain.steps += 1
         plain.after += bool(self._private)
+        plain.passes |= self._latest(optimizer)
+        self._listen(optimizer)
         if len(plain.data) < _SOURCES:
             plain.data |= self._sources()
 
@@ -96,24 +127,35 @@ class Bypass:
             self._kept[id(dataset)] = dataset
         return found
 
+    def shared(self) -> bool:
+        """Whether another optimizer updates private weights, too."""
+        trained = self._trained()
+        return any(id(p) in trained for plain in self.plain.values() for p in parameters_of(plain.optimizer))
+
+    def _trained(self) -> set[int]:
+        return {id(p) for optimizer in self._private.values() for p in optimizer.params}
+
     def findings(self) -> Iterator[Finding]:
-        """Private weights that were also moved by gradients of the private data without noise."""
-        trained = {id(p) for optimizer in self._private.values() for p in optimizer.params}
+        """Weights that gradients of the private data moved without noise: private ones, or beside them."""
+        trained = self._trained()
         for key, plain in self.plain.items():
             itself = key in self._private and plain.after
             shares = any(id(p) in trained for p in parameters_of(plain.optimizer))
-            if not (itself or (shares and plain.data & self._private_data)):
-                continue
-            yield Finding(
-                check="steps without privacy",
-                where=plain.words,
-                expected="every update of these weights to be clipped and noised",
-                measured=f"{plain.steps} such steps beside {self.private_steps} private ones on that data",
-                epsilon=float("inf"),
-                remedy="Step with the optimizer that make_private returned, from the first step to the last.",
-                source="ledger",
-                access=Access.LEDGER,
-            )
+            together = plain.passes & self._private_passes
+            if itself or (shares and plain.data & self._private_data):
+                yield _unprotected(
+                    plain,
+                    "every update of these weights to be clipped and noised",
+                    f"{plain.steps} such steps beside {self.private_steps} private ones on that data",
+                    "Step with the optimizer that make_private returned, from the first step to the last.",
+                )
+            elif together:
+                yield _unprotected(
+                    plain,
+                    "every weight that the loss of private records trains to be clipped and noised",
+                    f"{len(together)} steps on gradients of the backward passes of private steps",
+                    "Give make_private a model and an optimizer that have these parameters, or freeze them.",
+                )
 
     def notes(self) -> Iterator[Note]:
         """Other steps without privacy, whose data has to be public."""
@@ -133,6 +175,19 @@ class Bypass:
                 source="ledger",
                 access=Access.LEDGER,
             )
+
+
+def _unprotected(plain: Plain, expected: str, measured: str, remedy: str) -> Finding:
+    return Finding(
+        check="steps without privacy",
+        where=plain.words,
+        expected=expected,
+        measured=measured,
+        epsilon=float("inf"),
+        remedy=remedy,
+        source="ledger",
+        access=Access.LEDGER,
+    )
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[Any]:

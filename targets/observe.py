@@ -70,10 +70,12 @@ class Observation:
         self._returned: dict[int, tuple[Any, Rule]] = {}
         self._phases: dict[_Settings, int] = {}
         self._steps: list[remarks.Step] = []
-        self._stepped: set[int] = set()
+        self.stepped: set[int] = set()
+        self.probes: list[OptimizerProbe] = []
         self._seeds = tuple(seeds)
         self.transcript = transcript
         self._taken: Taken | None = None
+        self._drawn: Batch | None = None
         self._rate = 1.0
         self.dataset_size = int(canaries.member.sum()) or None
 
@@ -109,11 +111,12 @@ class Observation:
         """Take its steps down from now on."""
         self.optimizers.append(optimizer)
         self.bypass.private(optimizer)
-        OptimizerProbe(optimizer, self)
+        self.probes.append(OptimizerProbe(optimizer, self))
 
     def step_made(self, optimizer: DPOptimizer, batch_size: int | None) -> int:
         """Enter one noisy step into the ledger and return the index of its phase."""
-        self._stepped.add(id(optimizer))
+        self._tell()
+        self.stepped.add(id(optimizer))
         root, stated = self._returned.get(id(optimizer), (None, None))
         taken = self.loaders.taken(batch_size, [known for known, _ in self._returned.values()])
         self._taken = taken
@@ -130,6 +133,16 @@ class Observation:
         settings = (noise, rate, norm, sampler)
         self._phases[settings] = self._phases.get(settings, 0) + 1
         return list(self._phases).index(settings)
+
+    def step_unmade(self, optimizer: DPOptimizer, phase: int) -> None:
+        """Take back the step that was entered last."""
+        settings = list(self._phases)[phase]
+        self._phases[settings] -= 1
+        if not self._phases[settings]:
+            del self._phases[settings]
+        self._steps.pop()
+        self._drawn = None
+        self.bypass.private_step_failed(optimizer)
 
     def releasing(
         self,
@@ -174,8 +187,14 @@ class Observation:
             where=rule.where,
             public=rule.public,
         )
-        for session in self._batch_sessions:
-            session.drawn(batch)
+        self._drawn = batch
+
+    def _tell(self) -> None:
+        """Show the batch of the last step, which was made, to those who look at batches."""
+        if self._drawn is not None:
+            for session in self._batch_sessions:
+                session.drawn(self._drawn)
+        self._drawn = None
 
     @property
     def ledger(self) -> Ledger:
@@ -213,6 +232,7 @@ class Observation:
 
     def evidence(self) -> tuple[Evidence, ...]:
         """What the step attacks collected, and what a user should know."""
+        self._tell()
         collected = tuple(item for session in self.sessions for item in session.evidence())
         return (*collected, *self.notes())
 
@@ -230,19 +250,7 @@ class Observation:
 
     def notes(self) -> tuple[Note, ...]:
         """What contradicts no claim by itself but limits what it is worth."""
-        return (*remarks.notes(self), *self.bypass.notes(), *self._unwatched())
-
-    def _unwatched(self) -> tuple[Note, ...]:
-        if len(self._stepped) < 2 or not self.sessions:
-            return ()
-        return (
-            Note(
-                check="unwatched steps",
-                where=f"{len(self._stepped)} private optimizers",
-                measured="only the first one that stepped was replayed",
-                meaning="Nothing is known of the clip and noise of the others: audit each by itself.",
-            ),
-        )
+        return (*remarks.notes(self), *self.bypass.notes(), *remarks.unwatched(self))
 
 
 def _rule(taken: Taken | None, stated: Rule | None) -> Rule | None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from opacus.optimizers import DPOptimizer
 
-from dpaudit.protocols import Execution, RowArray, StepSession, Watcher
+from dpaudit.protocols import Execution, RowArray, StepSession, StopTraining, Watcher
 from dpaudit.targets import rows as rows_of
 from dpaudit.targets.execution import Executor, clip_of
 from dpaudit.targets.places import caller
@@ -43,6 +43,10 @@ class Logbook(Protocol):
         """Enter a noisy step and its batch size, where that is known; returns the index of its phase."""
         ...
 
+    def step_unmade(self, optimizer: DPOptimizer, phase: int) -> None:
+        """Strike out the step that was entered last: it raised, so nothing was released."""
+        ...
+
     def releasing(
         self,
         parameters: Sequence[torch.nn.Parameter],
@@ -70,8 +74,12 @@ class OptimizerProbe:
         self._executor = Executor(optimizer, logbook.seed(), self._histories)
         self._sessions: Sequence[StepSession] = ()
         self._micro_batches: list[int | None] = []
+        self._layout: tuple[int, ...] = ()
         self.index = 0
         self.phase = 0
+        self._left: torch.Tensor | None = None
+        self.unwatched_from: int | None = None
+        self.written = 0
         # A bound method of the optimizer itself: learning-rate schedulers take it apart and bind it anew.
         optimizer.step = MethodType(lambda _, closure=None: self._step(closure), optimizer)
 
@@ -161,6 +169,7 @@ class OptimizerProbe:
         optimizer = self._optimizer
         if not self._micro_batches:
             self._executor.logical_batch_starts()
+            self.written += self._left is not None and not _same(self._left, self._sums())
         self._micro_batches.append(len(rows_of.samples(self.parameters[0])) if self.has_samples else None)
         if optimizer._check_skip_next_step(pop_next=False):
             type(optimizer).step(optimizer)
@@ -170,12 +179,32 @@ class OptimizerProbe:
         if self.index == 0:
             self._sessions = self._logbook.claim_sessions()
             self._logbook.first_step(caller())
+            self._layout = self._identities()
+        if self._sessions and self._identities() != self._layout:
+            # What was measured of some coordinates cannot go on with others.
+            self._sessions, self.unwatched_from = (), self.index
         self.phase = self._logbook.step_made(optimizer, batch_size)
-        self._attacked_step()
-        self._micro_batches = []
-        self._executor.logical_batch_ends()
+        try:
+            self._attacked_step()
+        except StopTraining:
+            raise
+        except BaseException:
+            self._logbook.step_unmade(optimizer, self.phase)
+            raise
+        finally:
+            self._micro_batches = []
+            self._executor.logical_batch_ends()
+        self._left = self._sums()
         self.index += 1
         return loss
+
+    def _sums(self) -> torch.Tensor:
+        """Of each parameter: they tell whether it was written to."""
+        sums = [p.detach().sum(dtype=torch.float32) for p in self.parameters]
+        return torch.stack([each.to(sums[0].device) for each in sums])
+
+    def _identities(self) -> tuple[int, ...]:
+        return tuple(id(p) for p in self.parameters)
 
     def _attacked_step(self) -> None:
         inserted = None
@@ -225,3 +254,10 @@ class OptimizerProbe:
         engines = getattr(self._logbook, "engines", None) or [getattr(self._logbook, "engine", None)]
         found = [getattr(getattr(engine, "accountant", None), "history", None) for engine in engines]
         return [history for history in found if isinstance(history, list)]
+
+
+def _same(before: torch.Tensor, after: torch.Tensor) -> bool:
+    """Whether no weight changed; other parameters than before cannot be compared."""
+    if before.shape != after.shape:
+        return True
+    return bool(torch.allclose(before, after, rtol=0.0, atol=0.0, equal_nan=True))

@@ -11,7 +11,7 @@ import numpy as np
 
 from dpaudit.accounting import pld_epsilon
 from dpaudit.claim import Ledger, Sampler
-from dpaudit.evidence import Access, Finding, Note
+from dpaudit.evidence import WRITTEN, Access, Finding, Note
 from dpaudit.stats.composition import scaled
 from dpaudit.targets.draws import Rule, Taken, typed_seed
 
@@ -209,6 +209,36 @@ def notes(observation: Observation) -> Iterator[Note]:
             "accountant='gdp'",
             "a central-limit figure, which is no upper bound",
             "It can be far below what was spent (Gopi et al. 2021, arXiv:2106.02848). Use accountant='prv'.",
+        )
+
+
+def unwatched(observation: Observation) -> Iterator[Note]:
+    """Steps and writes of which nothing is known."""
+    if not observation.sessions:
+        return
+    for probe in observation.probes:
+        if probe.unwatched_from is not None:
+            yield Note(
+                check="unwatched steps",
+                where="while training",
+                measured=f"parameters were frozen or unfrozen before step {probe.unwatched_from}",
+                meaning="Nothing is known of clip and noise from there on: audit each part by itself.",
+            )
+    written = sum(probe.written for probe in observation.probes)
+    if written and not observation.bypass.shared():
+        steps = sum(probe.index for probe in observation.probes)
+        yield Note(
+            check=WRITTEN,
+            where="training loop",
+            measured=f"before {written} of {steps} private steps, by no optimizer",
+            meaning="They may depend on the data through releases alone: `dpaudit run` tests that.",
+        )
+    if len(observation.stepped) > 1:
+        yield Note(
+            check="unwatched steps",
+            where=f"{len(observation.stepped)} private optimizers",
+            measured="only the first one that stepped was replayed",
+            meaning="Nothing is known of the clip and noise of the others: audit each by itself.",
         )
 
 
