@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dpaudit import ledger, measure
-from dpaudit.claim import Claim
+from dpaudit.claim import Claim, Sampler
 from dpaudit.estimate import Estimate
 from dpaudit.evidence import BLIND, CLIP_TESTED, REPEATED, Access, Finding, Note
 from dpaudit.plan import AuditPlan, TargetPlan
@@ -194,7 +194,7 @@ def verdict(
         ceiling = max((e.ceiling for e in looked), default=0.0)
         return _inconclusive(
             f"No attack could have refuted {_number(claim.epsilon)}: "
-            f"the ceiling of this audit is {_number(ceiling)}.",
+            f"the ceiling of this audit is {_number(ceiling)}.{_unstated(claim)}",
             guarantees,
         )
     strongest = max(able, key=lambda e: e.epsilon_lower or 0.0)
@@ -204,6 +204,17 @@ def verdict(
         f"{_bound(best)}, and {_reach(max(e.ceiling for e in able))}.",
         epsilon_lower=best,
         decided_by=strongest.source,
+    )
+
+
+def _unstated(claim: Claim) -> str:
+    """Why no epsilon can be stated for what ran, if that is so."""
+    unknown = sum(phase.steps for phase in claim.ledger if phase.sampler is Sampler.UNKNOWN)
+    if not unknown:
+        return ""
+    return (
+        f" How the batches of {unknown} steps were drawn is not known, so their epsilon is not: "
+        "train on the batches of the loader that make_private returned."
     )
 
 

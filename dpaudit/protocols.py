@@ -138,7 +138,7 @@ class Execution:
         updates: number of different gradients handed over.
         accounted: calls of the accountant's hook; None where there is no hook.
         beside: digest of what the step wrote into the weights by itself; empty if nothing.
-        clip: clipping norm that the optimizer states afterwards.
+        settings: clipping norm and then learning rates that the optimizer states afterwards.
         random_state: digest of the random generators afterwards.
     """
 
@@ -146,7 +146,7 @@ class Execution:
     updates: int
     accounted: int | None
     beside: str
-    clip: float
+    settings: tuple[float, ...]
     random_state: str
 
 

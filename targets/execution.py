@@ -158,7 +158,7 @@ class Executor:
                 updates=len({array.tobytes() for array in handed}) if handed else int(itself),
                 accounted=len(accounted) if hooked else None,
                 beside=_digest(moved) if handed and itself else "",
-                clip=clip_of(optimizer),
+                settings=(clip_of(optimizer), *(float(group.get("lr", 0.0)) for group in _groups(optimizer))),
                 random_state=self.random_state(),
             )
 
@@ -219,6 +219,7 @@ class Executor:
         kept = [{name: getattr(p, name, None) for name in _PER_PARAMETER} for p in parameters]
         weights = [p.detach().clone() for p in parameters]
         state = underlying.state
+        rates = [_copied(group.get("lr")) for group in _groups(optimizer)]
         histories = [(history, list(history)) for history in self._histories()]
         try:
             # The step works on copies; the originals are what is put back.
@@ -229,6 +230,9 @@ class Executor:
                 yield weights
         finally:
             underlying.state = state
+            for group, rate in zip(_groups(optimizer), rates, strict=True):
+                if rate is not None:
+                    group["lr"] = rate
             for history, entries in histories:
                 history[:] = entries
             vars(optimizer).clear()
@@ -238,6 +242,11 @@ class Executor:
                     setattr(parameter, name, value)
                 if not torch.equal(parameter.detach(), weight):
                     parameter.data.copy_(weight)
+
+
+def _groups(optimizer: DPOptimizer) -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = optimizer.original_optimizer.param_groups
+    return groups
 
 
 def clip_of(optimizer: DPOptimizer) -> float:

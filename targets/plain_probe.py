@@ -91,7 +91,7 @@ class PlainProbe:
             updates=1,
             accounted=None,
             beside="",
-            clip=self.max_grad_norm,
+            settings=(self.max_grad_norm,),
             random_state="",
         )
 

@@ -112,24 +112,35 @@ def residual(released: FloatArray, clip: float, words: str) -> Iterator[Finding]
         )
 
 
-def clip_apart(one: float, again: float, other: float, words: str) -> Iterator[Finding]:
-    """A clipping norm that is computed from the batch carries noise of its own.
+def settings_apart(
+    one: tuple[float, ...], again: tuple[float, ...], other: tuple[float, ...], words: str
+) -> Iterator[Finding]:
+    """A clipping norm or learning rate that is computed from the batch carries noise of its own.
 
     Args:
-        one: clipping norm after a batch.
+        one: clipping norm and learning rates after a batch.
         again: after the same batch under other noise.
         other: after a neighbouring batch.
         words: the step.
     """
-    if one == again and one != other:
-        yield Finding(
-            check="clipping norm without noise",
-            where=words,
-            expected="a clipping norm that does not change with one record, or carries noise",
-            measured=f"{one:.4g} after a batch, whatever the noise, and {other:.4g} after its neighbour",
-            epsilon=float("inf"),
-            remedy="Add noise to the statistic that adapts the clipping norm, and account for it.",
-        )
+    if one[0] == again[0] and one[0] != other[0]:
+        yield _unnoised("clipping norm", one[0], other[0], words)
+    rates = zip(one[1:], again[1:], other[1:], strict=True)
+    for first, second, third in rates:
+        if first == second and first != third:
+            yield _unnoised("learning rate", first, third, words)
+            return
+
+
+def _unnoised(what: str, one: float, other: float, words: str) -> Finding:
+    return Finding(
+        check=f"{what} without noise",
+        where=words,
+        expected=f"a {what} that does not change with one record, or carries noise",
+        measured=f"{one:.4g} after a batch, whatever the noise, and {other:.4g} after its neighbour",
+        epsilon=float("inf"),
+        remedy=f"Add noise to the statistic that adapts the {what}, and account for it.",
+    )
 
 
 def repeated(words: str) -> Finding:

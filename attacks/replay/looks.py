@@ -142,7 +142,7 @@ def at_real_batch(step: StepOracle, book: Book) -> None:
 
 
 def at_clip(step: StepOracle, book: Book, near: Neighbourhood) -> None:
-    """The clipping norm of the next step does not depend on one record, unless noise covers it."""
+    """Clipping norm and learning rates do not depend on one record, unless noise covers it."""
     bases = near.bases
     huge = near.add(near.even(base=ALIGNED, sign=-1)).batch
     one, again, other = (
@@ -150,7 +150,7 @@ def at_clip(step: StepOracle, book: Book, near: Neighbourhood) -> None:
         for batch, words in ((bases[ALIGNED], ALIGNED), (bases[ALIGNED], ALIGNED), (huge, "a huge record"))
     )
     if one is not None and again is not None and other is not None:
-        book.found(flow.clip_apart(one.clip, again.clip, other.clip, f"step {step.index}"))
+        book.found(flow.settings_apart(one.settings, again.settings, other.settings, f"step {step.index}"))
 
 
 def at_not_finite(step: StepOracle, book: Book, near: Neighbourhood) -> None:
