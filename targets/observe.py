@@ -61,6 +61,7 @@ class Observation:
         self._batch_sessions = tuple(s for s in self.sessions if isinstance(s, BatchSession))
         self._unused = tuple(s for s in self.sessions if not isinstance(s, BatchSession))
         self.engines: list[PrivacyEngine] = []
+        self.targets: list[tuple[float, float]] = []
         self.names: dict[int, str] = {}
         self.place = ""
         self.optimizers: list[DPOptimizer] = []
@@ -284,6 +285,7 @@ def observe(
     """
     observation = Observation(attacks, canaries, rng, seeds, transcript)
     make_private, initialise = PrivacyEngine.make_private, DPOptimizer.__init__
+    make_with_epsilon = PrivacyEngine.make_private_with_epsilon
 
     @wraps(make_private)
     def observed_make_private(engine: PrivacyEngine, /, *args: Any, **kwargs: Any) -> Any:
@@ -294,6 +296,12 @@ def observe(
         if prepare is not None:
             prepare(optimizer)
         return made
+
+    @wraps(make_with_epsilon)
+    def observed_make_with_epsilon(engine: PrivacyEngine, /, *args: Any, **kwargs: Any) -> Any:
+        if "target_epsilon" in kwargs and "target_delta" in kwargs:
+            observation.targets.append((float(kwargs["target_epsilon"]), float(kwargs["target_delta"])))
+        return make_with_epsilon(engine, *args, **kwargs)
 
     @wraps(initialise)
     def observed_initialise(optimizer: DPOptimizer, /, *args: Any, **kwargs: Any) -> None:
@@ -308,12 +316,14 @@ def observe(
             stack.enter_context(transcript.watch())
             observation.loaders.passing = transcript.passing
         PrivacyEngine.make_private = observed_make_private
+        PrivacyEngine.make_private_with_epsilon = observed_make_with_epsilon
         DPOptimizer.__init__ = observed_initialise
         try:
             yield observation
         finally:
             _ACTIVE.reset(token)
             PrivacyEngine.make_private = make_private
+            PrivacyEngine.make_private_with_epsilon = make_with_epsilon
             DPOptimizer.__init__ = initialise
 
 

@@ -260,4 +260,4 @@ def _same(before: torch.Tensor, after: torch.Tensor) -> bool:
     """Whether no weight changed; other parameters than before cannot be compared."""
     if before.shape != after.shape:
         return True
-    return bool(torch.allclose(before, after, rtol=0.0, atol=0.0, equal_nan=True))
+    return bool(torch.allclose(before.cpu(), after.cpu(), rtol=0.0, atol=0.0, equal_nan=True))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _BY_CHANCE = 1e-5
 _FEW = 5
 _OFTEN = 0.1
+_SLACK = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +204,15 @@ def notes(observation: Observation) -> Iterator[Note]:
             f"{more} accounted steps that no optimizer made",
             "The figure is larger than needed, or steps were made where this audit does not see them.",
         )
+    for epsilon, delta in observation.targets:
+        spent = books.epsilon(delta)
+        if spent > epsilon * (1 + _SLACK) + _SLACK:
+            yield _note(
+                "target epsilon",
+                "make_private_with_epsilon",
+                f"{epsilon:g} asked for at delta {delta:g}, {spent:.3g} accounted",
+                "More was accounted than the noise was computed for: the target is not what was spent.",
+            )
     if "gdp" in names:
         yield _note(
             "GDP accountant",

@@ -70,3 +70,14 @@ def test_a_step_that_raised_was_not_made_and_owes_no_epsilon(tmp_path: Path) -> 
     assert target.verdict.status is Status.INCONCLUSIVE, target.verdict.reason
     assert "ValueError" in target.verdict.reason
     assert sum(phase.steps for phase in target.claim.ledger) == 4
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_more_steps_than_a_target_was_computed_for_are_said(tmp_path: Path) -> None:
+    script = SCRIPT.format(before="", loss=LOSS, after="pass")
+    script = script.replace("make_private(", "make_private_with_epsilon(")
+    target = "target_epsilon=3.0, target_delta=1e-5, epochs=1"
+    (tmp_path / "train.py").write_text(script.replace("noise_multiplier=1.0", target))
+    job = Job(path=str(tmp_path / "train.py"), out=tmp_path / "out", looks=2, canaries=False, seed=1)
+    rows = {row.name: row for row in trace(job, stdout=StringIO()).record.targets[0].checklist}
+    assert "3 asked for" in str(rows["target epsilon"])
