@@ -285,7 +285,6 @@ def observe(
     """
     observation = Observation(attacks, canaries, rng, seeds, transcript)
     make_private, initialise = PrivacyEngine.make_private, DPOptimizer.__init__
-    make_with_epsilon = PrivacyEngine.make_private_with_epsilon
 
     @wraps(make_private)
     def observed_make_private(engine: PrivacyEngine, /, *args: Any, **kwargs: Any) -> Any:
@@ -296,12 +295,6 @@ def observe(
         if prepare is not None:
             prepare(optimizer)
         return made
-
-    @wraps(make_with_epsilon)
-    def observed_make_with_epsilon(engine: PrivacyEngine, /, *args: Any, **kwargs: Any) -> Any:
-        if "target_epsilon" in kwargs and "target_delta" in kwargs:
-            observation.targets.append((float(kwargs["target_epsilon"]), float(kwargs["target_delta"])))
-        return make_with_epsilon(engine, *args, **kwargs)
 
     @wraps(initialise)
     def observed_initialise(optimizer: DPOptimizer, /, *args: Any, **kwargs: Any) -> None:
@@ -315,16 +308,33 @@ def observe(
         if transcript is not None:
             stack.enter_context(transcript.watch())
             observation.loaders.passing = transcript.passing
+        stack.enter_context(_asked(observation))
         PrivacyEngine.make_private = observed_make_private
-        PrivacyEngine.make_private_with_epsilon = observed_make_with_epsilon
         DPOptimizer.__init__ = observed_initialise
         try:
             yield observation
         finally:
             _ACTIVE.reset(token)
             PrivacyEngine.make_private = make_private
-            PrivacyEngine.make_private_with_epsilon = make_with_epsilon
             DPOptimizer.__init__ = initialise
+
+
+@contextmanager
+def _asked(observation: Observation) -> Iterator[None]:
+    """Take note of every epsilon that an engine is asked to compute its noise for."""
+    original = PrivacyEngine.make_private_with_epsilon
+
+    @wraps(original)
+    def observed(engine: PrivacyEngine, /, *args: Any, **kwargs: Any) -> Any:
+        if "target_epsilon" in kwargs and "target_delta" in kwargs:
+            observation.targets.append((float(kwargs["target_epsilon"]), float(kwargs["target_delta"])))
+        return original(engine, *args, **kwargs)
+
+    PrivacyEngine.make_private_with_epsilon = observed
+    try:
+        yield
+    finally:
+        PrivacyEngine.make_private_with_epsilon = original
 
 
 def active() -> Observation | None:
