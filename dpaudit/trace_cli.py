@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shlex
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ Control = Annotated[
     bool, option(_LOOKING, "Run the script again with a planted fault, to be caught.", "--control")
 ]
 Fault = Annotated[str, option(_LOOKING, "The fault of that control.")]
-Seed = Annotated[int, option(_LOOKING, "Of the audit's own random streams.")]
+Seed = Annotated[int | None, option(_LOOKING, "Of the audit's own random streams; else drawn and recorded.")]
 Out = Annotated[Path | None, option(_OUTPUT, "Folder of the record.", "--out")]
 Quiet = Annotated[bool, option(_OUTPUT, "Print nothing of the audit but errors.", "--quiet", "-q")]
 AsJson = Annotated[
@@ -63,7 +64,7 @@ def trace(
     stop_early: StopEarly = False,
     control: Control = False,
     fault: Fault = "half-noise",
-    seed: Seed = 0,
+    seed: Seed = None,
     out: Out = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -85,7 +86,7 @@ def trace(
             epsilon=epsilon,
             delta=delta,
             alpha=alpha,
-            seed=seed,
+            seed=secrets.randbelow(2**31) if seed is None else seed,
             canaries=canaries,
             every=every,
             looks=looks,

@@ -54,7 +54,7 @@ def python(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def traced(cwd: Path, script: str, *options: str) -> subprocess.CompletedProcess[str]:
     (cwd / "train.py").write_text(script)
-    return python(cwd, "-m", "dpaudit", "trace", *options, "train.py")
+    return python(cwd, "-m", "dpaudit", "trace", "--seed", "1", *options, "train.py")
 
 
 def test_without_canaries_the_weights_are_those_of_an_untraced_run(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_correct_module_runs_to_its_end_and_its_control_is_stopped(tmp_path: P
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg/__init__.py").touch()
     (tmp_path / "pkg/train.py").write_text(SCRIPT.format(private=PRIVATE, inside="pass"))
-    options = ("--control", "--stop-early", "--every", "1", "--looks", "1")
+    options = ("--seed", "1", "--control", "--stop-early", "--every", "1", "--looks", "1")
     ended = python(tmp_path, "-m", "dpaudit", "trace", *options, "-m", "pkg.train")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("weights") == 1
