@@ -94,6 +94,7 @@ def test_ledgers_met_with_equality(attained):
     attained("betting, ledger", p, ALPHA)
 
 
+@pytest.mark.slow
 def test_split_samples_and_normal_scores(attained):
     rng = np.random.default_rng(4)
     for epsilon in (1.0, 4.0):

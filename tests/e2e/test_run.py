@@ -82,6 +82,7 @@ def test_gate_report_and_show_need_no_training(finished) -> None:
     assert json.loads(shown.stdout)["status"] == "NOT REFUTED"
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "dpaudit", "run", "--workers=1", *(f"--set={s}" for s in SMALL)]

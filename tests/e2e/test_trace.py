@@ -117,6 +117,7 @@ def test_a_contradicted_script_is_stopped(tmp_path: Path) -> None:
     assert not [e for e in target.estimates if e.guarantee and "anytime" not in e.method]
 
 
+@pytest.mark.slow
 def test_a_correct_module_runs_to_its_end_and_its_control_is_stopped(tmp_path: Path) -> None:
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg/__init__.py").touch()

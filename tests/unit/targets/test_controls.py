@@ -53,7 +53,12 @@ CONTROLS = {
 }
 
 
-@pytest.mark.parametrize("name", CONTROLS)
+QUICK = ("reference", "functorch", "per layer", "virtual batches", "frozen layer", "sum reduction")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CONTROLS]
+)
 def test_a_correct_run_is_not_accused_and_its_noise_is_seen(name: str) -> None:
     view = audited(CONTROLS[name])
     assert findings(view) == []
