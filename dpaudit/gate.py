@@ -135,7 +135,7 @@ def _control_rows(record: AuditRecord) -> list[GateRow]:
 def _trials_row(record: AuditRecord) -> GateRow:
     missing = [trial for trial in record.trials if trial.status in _MISSING]
     if not missing:
-        return _row("trials", "", GateStatus.PASS, f"All {len(record.trials)} trials are there.")
+        return _row("trials", "", GateStatus.PASS, f"Missing: none of {len(record.trials)}.")
     first = f" First: {missing[0].key} of {missing[0].target}: {missing[0].error or missing[0].status}."
     reason = f"{len(missing)} of {len(record.trials)} trials are missing.{first}"
     return _row("trials", "", GateStatus.NOT_RUN, reason)

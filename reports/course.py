@@ -12,7 +12,8 @@ from dpaudit.reports.drawing import BLUE, GREY, TEAL, VERMILION, Drawing, canvas
 
 _LINES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("epsilon-recomputed", "recomputed by PLD", BLUE, {"linestyle": "-", "marker": "o", "markersize": 3}),
-    ("epsilon-reported", "reported", VERMILION, {"linestyle": (0, (4, 2))}),
+    # Slow accountants were asked a few times only: lines between their answers would run below the curve.
+    ("epsilon-reported", "reported", VERMILION, {"linestyle": "none", "marker": "D", "markersize": 5}),
     ("epsilon-lower", "shown at least", TEAL, {"linestyle": "-.", "drawstyle": "steps-post"}),
 )
 
@@ -41,12 +42,12 @@ def draw(target: TargetRecord, prefix: str) -> Drawing | None:
         axes.text(
             0.01, target.claim.epsilon, f"claim {numbers.epsilon(target.claim.epsilon)}", color=GREY, **place
         )
-    key(axes, "lower right")
+    key(axes, "best")
     title = f"Epsilon of {target.name} over the course of training"
     return Drawing(
         section="epsilon",
         title=title,
-        caption="The reported line below the recomputed one means that the accountant was told too little. "
+        caption="Reported marks below the recomputed line mean that the accountant was told too little. "
         "What the canaries showed can only be lower, unless the claim is false.",
         svg=svg.inline(figure, prefix, title, f"At the end: {_ends([curve for curve, *_ in found])}."),
     )
