@@ -69,6 +69,7 @@ def test_without_canaries_the_weights_are_those_of_an_untraced_run(tmp_path: Pat
     assert "secure mode" in {row.name for row in target.checklist}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("private", "inside", "options", "code", "words"),
     [
