@@ -1,6 +1,6 @@
-"""A canary gradient through the real clip and noise, ranked among directions that were never inserted.
+"""A canary gradient through the real clip and noise, ranked among candidates that were not inserted.
 
-The canary is drawn uniformly from a bank of K+1 directions. Without it, its rank among the others is
+The canary is drawn uniformly from K+1 candidates. Without it, its rank among the others is
 uniform whatever the optimizer does; with it, a step that satisfies its claim bounds how high it ranks
 (the known-null rank test; ideas from Carlini et al. 2019, arXiv:1802.08232, Nasr et al. 2023,
 arXiv:2302.07956, and Andrew et al. 2024, arXiv:2302.03098).
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dpaudit.attacks.candidates import Bank, Coordinates, Directions, Records
 from dpaudit.canary import Canaries
 from dpaudit.check import FloatArray, IntArray, one_of
 from dpaudit.evidence import Access, Evidence, KnownNull
@@ -23,12 +24,14 @@ class StepCanary:
     """One canary in every real step, and more in re-executions of it.
 
     Attributes:
-        references: K, directions that compete with the canary; caps a rank at 1/(K+1).
+        references: K, candidates that compete with the canary; caps a rank at 1/(K+1).
         replays: re-executions of each step, each with a fresh canary and fresh noise.
         coordinates: size of the random set of coordinates that directions live on (memory K * coordinates).
-        scale: norm of the inserted gradient in clipping norms: the clip has to bring it down to 1.
-        kind: "random" directions, or "dirac": a canary's gradient lies on one coordinate, and each reference
-            is another one, as far as there are enough.
+        scale: norm of an inserted direction in clipping norms: the clip has to bring it down to 1.
+        kind: "random" directions; "dirac": a canary's gradient lies on one coordinate, and each reference is
+            another one, as far as there are enough; "input": mislabelled records, whose gradients come out of
+            the user's own forward and backward pass.
+        records: K+1 where the kind is "input": so many records ride along in every batch.
     """
 
     name: str = "step-canary"
@@ -38,47 +41,61 @@ class StepCanary:
     coordinates: int = 4096
     scale: float = 10.0
     kind: str = "random"
+    records: int = 32
 
     def __post_init__(self) -> None:
         """Refuse an unknown kind."""
-        one_of("kind", self.kind, ("random", "dirac"))
+        one_of("kind", self.kind, ("random", "dirac", "input"))
+
+    @property
+    def planted(self) -> int:
+        """How many records ride along in every batch."""
+        return self.records if self.kind == "input" else 0
 
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> StepCanarySession:
         """Start a session with a bank of its own."""
-        return StepCanarySession(self, rng)
+        bank: Bank
+        match self.kind:
+            case "input":
+                bank = Records(wanted=self.records)
+            case "dirac":
+                bank = Coordinates(rng, references=self.references, scale=self.scale)
+            case _:
+                bank = Directions(
+                    rng, references=self.references, scale=self.scale, coordinates=self.coordinates
+                )
+        return StepCanarySession(self, bank, rng)
 
 
 class StepCanarySession:
     """Ranks of the canaries of one run, in order of execution."""
 
-    def __init__(self, attack: StepCanary, rng: np.random.Generator):
+    def __init__(self, attack: StepCanary, bank: Bank, rng: np.random.Generator):
         self._attack = attack
+        self._bank = bank
         self._rng = rng
-        self._bank: RowArray | None = None
-        self._competing = 0
-        self._support = np.empty(0, dtype=np.int64)
         self._base: RowArray | None = None
         self._canary = -1
         self._p_values: list[FloatArray] = []
         self._phases: list[int] = []
-        self._phase = 0
 
-    def observe(self, step: StepOracle) -> RowArray:
+    def observe(self, step: StepOracle) -> RowArray | None:
         """Replay the step with canaries, and return the one that goes into the real step.
 
-        Costs replays + 1 executions and a product of (replays, coordinates) by (coordinates, K + 1).
+        Costs replays + 1 executions and the scores of (replays, d) residuals against K + 1 candidates.
         """
-        self._draw_directions(sum(step.sizes))
+        competing = self._bank.prepare(step)
+        if competing < 2:
+            return None
         self._base = step.release(noise=False)
-        chosen = self._rng.integers(self._competing, size=self._attack.replays)
-        rows = [self._row(int(i), step) for i in chosen]
+        chosen = self._rng.integers(competing, size=self._attack.replays)
+        rows = [self._bank.row(int(i), step) for i in chosen]
         if rows:
             releases = np.stack([step.release(insert=row) for row in rows])
             self._rank(releases - self._base, chosen)
-        self._phase = step.phase
         self._phases += [step.phase] * (len(rows) + 1)
-        self._canary = int(self._rng.integers(self._competing))
-        return self._row(self._canary, step)
+        self._canary = int(self._rng.integers(competing))
+        return self._bank.row(self._canary, step)
 
     def released(self, gradient: RowArray) -> None:
         """Rank the canary of the real step."""
@@ -89,44 +106,21 @@ class StepCanarySession:
         """All ranks, as one sequence of steps."""
         if not self._p_values:
             return ()
+        p_values = np.concatenate(self._p_values)
         return (
             KnownNull(
-                p_values=np.concatenate(self._p_values),
-                n_references=self._competing - 1,
+                p_values=p_values,
+                n_references=self._bank.competing - 1,
                 unit="step",
-                phase=np.asarray(self._phases, dtype=np.int64),
+                phase=np.asarray(self._phases[: p_values.size], dtype=np.int64),
                 source=self._attack.name,
                 access=self._attack.access,
             ),
         )
 
-    def _draw_directions(self, d: int) -> None:
-        """Draw K + 1 unit directions once per run: (K + 1, s) on a random support, or K + 1 coordinates."""
-        if self._competing:
-            return
-        if self._attack.kind == "dirac":
-            self._competing = min(d, self._attack.references + 1)
-            self._support = self._rng.choice(d, size=self._competing, replace=False)
-            return
-        self._competing = self._attack.references + 1
-        size = min(d, self._attack.coordinates)
-        self._support = np.sort(self._rng.choice(d, size=size, replace=False))
-        bank = self._rng.standard_normal((self._competing, size), dtype=np.float32)
-        self._bank = np.asarray(bank / np.linalg.norm(bank, axis=1, keepdims=True), dtype=np.float32)
-
-    def _row(self, index: int, step: StepOracle) -> RowArray:
-        row = np.zeros(sum(step.sizes), dtype=np.float32)
-        norm = self._attack.scale * step.max_grad_norm
-        if self._bank is None:
-            row[self._support[index]] = norm
-        else:
-            row[self._support] = self._bank[index] * norm
-        return row
-
     def _rank(self, residuals: RowArray, chosen: IntArray) -> None:
         """Append (1 + #{reference >= canary}) / (K + 1) for residuals (k, d); ties count for the others."""
-        on_support = residuals[:, self._support]
-        scores = on_support if self._bank is None else on_support @ self._bank.T
+        scores = self._bank.scores(residuals)
         own = np.take_along_axis(scores, chosen[:, None], axis=1)
         # A release that is not a number shows nothing: all references count as at or above.
         self._p_values.append((~(scores < own)).sum(axis=1) / scores.shape[1])

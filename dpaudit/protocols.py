@@ -211,6 +211,10 @@ class StepOracle(Protocol):
         """Per-record gradients of the current (micro-)batch before clipping, (b, d); memory b*d."""
         ...
 
+    def candidates(self) -> RowArray:
+        """Per-record gradients of records that the audit planted, (k, d); they are not in the batch."""
+        ...
+
     def execute(
         self,
         batch: Sequence[RowArray] | None = None,
@@ -315,6 +319,16 @@ class Retrains(Protocol):
     """A step attack that may want the training function run again, on neighbouring data."""
 
     retrain: bool
+
+
+@runtime_checkable
+class Plants(Protocol):
+    """A step attack that wants records of its own to ride through forward and backward pass."""
+
+    @property
+    def planted(self) -> int:
+        """How many; 0 for none."""
+        ...
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ import numpy as np
 
 from dpaudit.canary import Canaries
 from dpaudit.evidence import Access, Evidence
-from dpaudit.protocols import RowArray, StepAttack, StepOracle, StepSession
+from dpaudit.protocols import Plants, RowArray, StepAttack, StepOracle, StepSession
 
 FIRST = 8
 """Steps at the start of a run that are all looked at."""
@@ -35,6 +35,11 @@ class Thinned:
     def access(self) -> Access:
         """See `StepAttack`."""
         return self.inner.access
+
+    @property
+    def planted(self) -> int:
+        """See `Plants`."""
+        return self.inner.planted if isinstance(self.inner, Plants) else 0
 
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> ThinnedSession:
         """See `StepAttack`."""

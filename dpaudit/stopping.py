@@ -10,7 +10,7 @@ from dpaudit.accounting import LedgerFamily
 from dpaudit.canary import Canaries
 from dpaudit.claim import Phase
 from dpaudit.evidence import Access, Evidence, KnownNull
-from dpaudit.protocols import RowArray, StepAttack, StepOracle, StepSession, StopTraining
+from dpaudit.protocols import Plants, RowArray, StepAttack, StepOracle, StepSession, StopTraining
 from dpaudit.stats import known_null
 
 _MARGIN = 0.8
@@ -41,6 +41,11 @@ class Stopping:
     def access(self) -> Access:
         """See `StepAttack`."""
         return self.inner.access
+
+    @property
+    def planted(self) -> int:
+        """See `Plants`."""
+        return self.inner.planted if isinstance(self.inner, Plants) else 0
 
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> StoppingSession:
         """See `StepAttack`."""

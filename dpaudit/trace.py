@@ -48,6 +48,7 @@ class Job:
         alpha: error probability of the verdict.
         seed: of the audit's own random streams.
         canaries: whether to insert canaries into real steps, which changes the trained weights.
+        canary: their kind, as of the step-canary attack.
         every: after the first eight steps, canaries go into every so many-th.
         looks: at how many steps the optimizer is re-executed on neighbouring batches.
         stop_early: whether to stop the script at the first contradiction that is beyond doubt.
@@ -64,6 +65,7 @@ class Job:
     alpha: float = 0.05
     seed: int = 0
     canaries: bool = True
+    canary: str = "random"
     every: int = 40
     looks: int = 6
     stop_early: bool = False
@@ -151,7 +153,7 @@ def _plan(job: Job, delta: float, *, control: bool = False) -> AuditPlan:
         "sampler": {"weight": 1},
     }
     if job.canaries:
-        attacks["step-canary"] = {"weight": 4, "references": 1000, "replays": 6}
+        attacks["step-canary"] = {"weight": 4, "references": 1000, "replays": 6, "kind": job.canary}
     words = " ".join((f"-m {job.path}" if job.module else job.path, *job.arguments))
     target: dict[str, Any] = {"name": job.name, "role": "audited", "train": words}
     if job.epsilon is not None:

@@ -28,6 +28,7 @@ Canaries = Annotated[
         _LOOKING, "Insert canaries into real steps, which changes the weights.", "--canaries/--no-canaries"
     ),
 ]
+Canary = Annotated[str, option(_LOOKING, "What they are: random, dirac or input (mislabelled records).")]
 Every = Annotated[int, option(_LOOKING, "Canaries at the first 8 steps and at every so many-th.")]
 Looks = Annotated[int, option(_LOOKING, "Steps that are re-executed on neighbouring batches.")]
 StopEarly = Annotated[
@@ -59,6 +60,7 @@ def trace(
     delta: Delta = None,
     alpha: Alpha = 0.05,
     canaries: Canaries = True,
+    canary: Canary = "random",
     every: Every = 40,
     looks: Looks = 6,
     stop_early: StopEarly = False,
@@ -88,6 +90,7 @@ def trace(
             alpha=alpha,
             seed=secrets.randbelow(2**31) if seed is None else seed,
             canaries=canaries,
+            canary=canary,
             every=every,
             looks=looks,
             stop_early=stop_early,

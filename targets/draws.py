@@ -96,7 +96,8 @@ class Loaders:
 
     Attributes:
         latest: the data set that the last batch came from.
-        passing: called with each batch and its records before it is handed out; what it returns is.
+        passing: called with the sampler, the records and the batch before it is handed out; what it
+            returns is.
     """
 
     def __init__(self, seeds: Sequence[int] = ()):
@@ -105,7 +106,7 @@ class Loaders:
         self._last: Taken | None = None
         self._passes = count()
         self.latest: Any = None
-        self.passing: Callable[[IntArray, Any], tuple[IntArray, Any]] | None = None
+        self.passing: Callable[[Any, IntArray, Any], tuple[IntArray, Any]] | None = None
 
     def taken(self, rows: int | None, returned: Sequence[Any] = ()) -> Taken | None:
         """The batch of the step that is about to be made.
@@ -153,7 +154,7 @@ class Loaders:
                 # Workers draw ahead: a batch counts when training gets it.
                 handed = current.waiting.popleft()
                 if self.passing is not None:
-                    records, batch = self.passing(handed.records, batch)
+                    records, batch = self.passing(handed.root, handed.records, batch)
                     handed = replace(handed, records=records)
                 self._since.append(handed)
                 self.latest = iterator._dataset

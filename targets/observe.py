@@ -19,11 +19,13 @@ from opacus import PrivacyEngine
 from opacus.optimizers import DPOptimizer
 
 from dpaudit.canary import Canaries
+from dpaudit.check import IntArray
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase, Sampler
 from dpaudit.evidence import Evidence, Finding, Note
 from dpaudit.protocols import (
     Batch,
     BatchSession,
+    Plants,
     RowArray,
     Spending,
     StepAttack,
@@ -35,6 +37,7 @@ from dpaudit.targets.books import Books
 from dpaudit.targets.bypass import Bypass
 from dpaudit.targets.draws import Loaders, Rule, Taken, root_of
 from dpaudit.targets.places import names_of
+from dpaudit.targets.planted import Planted
 from dpaudit.targets.probe import OptimizerProbe
 from dpaudit.targets.transcript import Transcript
 
@@ -69,6 +72,7 @@ class Observation:
         self.books = Books()
         self.bypass = Bypass(self.loaders)
         self._returned: dict[int, tuple[Any, Rule]] = {}
+        self.planted = Planted(max((a.planted for a in attacks if isinstance(a, Plants)), default=0), rng)
         self._phases: dict[_Settings, int] = {}
         self._steps: list[remarks.Step] = []
         self.stepped: set[int] = set()
@@ -89,6 +93,15 @@ class Observation:
         """Hand the sessions to the first optimizer that steps; later ones are only counted."""
         sessions, self._unused = self._unused, ()
         return sessions
+
+    def strip(self, parameters: Sequence[torch.nn.Parameter]) -> RowArray:
+        """Take planted records out of the batch of the step that is about to be made."""
+        return self.planted.strip(parameters)
+
+    def riding(self, root: Any, records: IntArray, batch: Any) -> tuple[IntArray, Any]:
+        """Plant records in what a private loader hands out."""
+        private = any(root is known for known, _ in self._returned.values())
+        return records, self.planted.passing(batch, len(records)) if private else batch
 
     def seed(self) -> int:
         """A seed for the random stream of re-executed steps."""
@@ -308,6 +321,8 @@ def observe(
         if transcript is not None:
             stack.enter_context(transcript.watch())
             observation.loaders.passing = transcript.passing
+        elif observation.planted.wanted:
+            observation.loaders.passing = observation.riding
         stack.enter_context(_asked(observation))
         PrivacyEngine.make_private = observed_make_private
         DPOptimizer.__init__ = observed_initialise

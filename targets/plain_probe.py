@@ -60,6 +60,10 @@ class PlainProbe:
             self._cache = array
         return self._cache
 
+    def candidates(self) -> RowArray:
+        """Records of the batch itself: where nothing is clipped or added, any record will do."""
+        return self.rows()
+
     def release(
         self,
         *,

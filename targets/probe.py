@@ -31,6 +31,10 @@ class Logbook(Protocol):
         """A seed for re-executed steps."""
         ...
 
+    def strip(self, parameters: Sequence[torch.nn.Parameter]) -> RowArray:
+        """Take records that the audit planted out of the batch; returns their gradients, (k, d)."""
+        ...
+
     def claim_sessions(self) -> Sequence[StepSession]:
         """The sessions that ride on the first optimizer that steps."""
         ...
@@ -74,6 +78,7 @@ class OptimizerProbe:
         self._executor = Executor(optimizer, logbook.seed(), self._histories)
         self._sessions: Sequence[StepSession] = ()
         self._micro_batches: list[int | None] = []
+        self._candidates: RowArray = np.zeros((0, 0), dtype=np.float32)
         self._layout: tuple[int, ...] = ()
         self.index = 0
         self.phase = 0
@@ -137,6 +142,10 @@ class OptimizerProbe:
             return np.zeros((0, sum(self.sizes)), dtype=np.float32)
         return rows_of.read(self.parameters)
 
+    def candidates(self) -> RowArray:
+        """See `StepOracle.candidates`: those of the last micro-batch."""
+        return self._candidates
+
     def execute(
         self,
         batch: Sequence[RowArray] | None = None,
@@ -167,6 +176,7 @@ class OptimizerProbe:
             with torch.enable_grad():
                 loss = closure()
         optimizer = self._optimizer
+        self._candidates = self._logbook.strip(self.parameters)
         if not self._micro_batches:
             self._executor.logical_batch_starts()
             self.written += self._left is not None and not _same(self._left, self._sums())

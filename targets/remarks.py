@@ -243,6 +243,13 @@ def unwatched(observation: Observation) -> Iterator[Note]:
             measured=f"before {written} of {steps} private steps, by no optimizer",
             meaning="They may depend on the data through releases alone: `dpaudit run` tests that.",
         )
+    if observation.planted.lost:
+        yield Note(
+            check="planted records",
+            where="training loop",
+            measured=observation.planted.lost,
+            meaning="Step canaries made of records stopped there: use random directions.",
+        )
     if len(observation.stepped) > 1:
         yield Note(
             check="unwatched steps",

@@ -20,6 +20,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from dpaudit.check import IntArray
 from dpaudit.protocols import RowArray
+from dpaudit.targets.batches import chosen
+from dpaudit.targets.batches import tensors as tensors_of
 
 _MOST = 50_000_000
 _LARGEST = 20_000_000
@@ -94,9 +96,9 @@ class Transcript:
         finally:
             handle.remove()
 
-    def passing(self, records: IntArray, batch: Any) -> tuple[IntArray, Any]:
+    def passing(self, root: Any, records: IntArray, batch: Any) -> tuple[IntArray, Any]:
         """Keep what a loader hands out, and leave out of it what is to be dropped."""
-        tensors = _tensors(batch, len(records))
+        tensors = tensors_of(batch, len(records))
         self.whole = self.whole and bool(tensors or not len(records))
         for i, number in enumerate(records.tolist()):
             if number not in self.items:
@@ -106,7 +108,7 @@ class Transcript:
         )
         if len(kept) == len(records) or not tensors:
             return records, batch
-        return records[kept], _chosen(batch, len(records), torch.as_tensor(kept))
+        return records[kept], chosen(batch, len(records), torch.as_tensor(kept))
 
     def step(
         self,
@@ -157,25 +159,6 @@ class Transcript:
         over = self.limit is not None and len(self.steps) >= self.limit
         longer = self.follow is not None and len(self.steps) > len(self.follow.steps) + 1
         return over or longer or not self.complete
-
-
-def _tensors(batch: Any, size: int) -> list[torch.Tensor]:
-    """Those of a batch that have a row for each record."""
-    if isinstance(batch, torch.Tensor):
-        return [batch] if batch.dim() and len(batch) == size else []
-    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else ()
-    return [tensor for part in parts for tensor in _tensors(part, size)]
-
-
-def _chosen(batch: Any, size: int, kept: torch.Tensor) -> Any:
-    """The same batch with some of its records."""
-    if isinstance(batch, torch.Tensor):
-        return batch[kept.to(batch.device)] if batch.dim() and len(batch) == size else batch
-    if isinstance(batch, dict):
-        return {key: _chosen(part, size, kept) for key, part in batch.items()}
-    if type(batch) in (tuple, list):
-        return type(batch)(_chosen(part, size, kept) for part in batch)
-    return batch
 
 
 def _projected(rows: RowArray) -> RowArray:

@@ -1,0 +1,104 @@
+"""Step canaries made of records, through a real Opacus run: in hooks, in virtual batches, with a fault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from opacus import PrivacyEngine
+from opacus.utils.batch_memory_manager import BatchMemoryManager
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from dpaudit.attacks.step_canary import StepCanary
+from dpaudit.claim import Phase
+from dpaudit.evidence import KnownNull, Note
+from dpaudit.stats import known_null
+from dpaudit.stats.ledger_family import LedgerFamily
+from dpaudit.stats.tradeoff import gaussian_epsilon
+from dpaudit.targets.broken import plant
+from dpaudit.targets.observe import observe
+from tests.training import canaries
+
+STEPS = 36
+
+
+def trained(
+    *, fault: str | None = None, physical: int = 0, split: bool = False, noise: float = 1.0
+) -> tuple[tuple[Any, ...], list[int]]:
+    """Train with 12 records riding along; returns evidence, and the size of each step's batch."""
+    torch.manual_seed(5)
+    pool = canaries()
+    features = torch.as_tensor(pool.x, dtype=torch.float32) * 4
+    sizes: list[int] = []
+    attack = StepCanary(kind="input", records=12, replays=20)
+    rng = np.random.default_rng(1)
+    prepare = (lambda optimizer: plant(optimizer, fault)) if fault else None
+    with observe((attack,), pool, rng, prepare=prepare) as seen:
+        model = nn.Sequential(nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 2))
+        loader = DataLoader(TensorDataset(features, torch.as_tensor(pool.y)), batch_size=36)
+        model, optimizer, loader = PrivacyEngine(accountant="rdp").make_private(
+            module=model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            data_loader=loader,
+            noise_multiplier=noise,
+            max_grad_norm=1.0,
+        )
+        entered = seen.step_made
+        seen.step_made = lambda o, size: (sizes.append(size), entered(o, size))[1]  # type: ignore[method-assign]
+        for _ in range(STEPS // 6):
+            if physical:
+                with BatchMemoryManager(
+                    data_loader=loader, max_physical_batch_size=physical, optimizer=optimizer
+                ) as virtual:
+                    _epoch(model, optimizer, virtual, split)
+            else:
+                _epoch(model, optimizer, loader, split)
+    return seen.evidence(), sizes
+
+
+def _epoch(model: Any, optimizer: Any, loader: Any, split: bool) -> None:
+    for x, y in loader:
+        optimizer.zero_grad()
+        used = slice(len(x) // 2 if split else len(x))
+        nn.functional.cross_entropy(model(x[used]), y[used]).backward()
+        optimizer.step()
+
+
+def ranks_of(evidence: tuple[Any, ...]) -> KnownNull:
+    return next(e for e in evidence if isinstance(e, KnownNull))
+
+
+TRUE = gaussian_epsilon(1.0, 1e-5)
+"""Of one step with noise multiplier 1."""
+
+
+def shown(ranks: KnownNull) -> float:
+    """Lower bound on the epsilon of one step."""
+    family = LedgerFamily(ledger=(Phase(noise_multiplier=1.0, sample_rate=1.0, steps=1),), delta=1e-5)
+    return known_null.fixed(ranks, family, alpha=0.01).epsilon_lower or 0.0
+
+
+@pytest.mark.parametrize("physical", [0, 15])
+def test_records_ride_along_and_leave_before_the_step(physical: int) -> None:
+    evidence, sizes = trained(physical=physical)
+    ranks = ranks_of(evidence)
+    # The first batch only fills the bank; each later step gives 20 re-executions and the real one.
+    assert ranks.p_values.size >= (STEPS - 2) * 21
+    assert ranks.n_references == 11
+    assert 25 < np.mean(sizes) < 47, "the planted records did not enter the steps"
+    assert 0.5 * TRUE < shown(ranks) < TRUE
+
+
+def test_too_little_noise_is_shown_by_records() -> None:
+    correct, broken = (ranks_of(trained(fault=f)[0]) for f in (None, "noise-divided-by-batch"))
+    assert broken.p_values.mean() < 0.5 * correct.p_values.mean()
+    assert shown(broken) > TRUE
+
+
+def test_a_loop_that_drops_rows_is_told_of_and_not_ranked() -> None:
+    evidence, _ = trained(split=True)
+    assert not any(isinstance(e, KnownNull) for e in evidence)
+    assert any(isinstance(e, Note) and e.check == "planted records" for e in evidence)
