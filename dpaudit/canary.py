@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpaudit.check import BoolArray, FloatArray, IntArray
+from dpaudit.crafting import choose, craft
 from dpaudit.errors import UsageError
 
 
@@ -19,9 +20,9 @@ class Canaries:
 
     Attributes:
         x: (n, ...) features of the pool, raw as the user's preprocessing expects them.
-        y: (n,) labels; those of canaries are deliberately wrong.
+        y: (n,) labels; those of mislabelled canaries are deliberately wrong.
         member: (n,) whether the record is in the training set.
-        canary: (n,) whether the record is a planted (mislabelled) canary.
+        canary: (n,) whether the record is a planted canary.
         test_x: (k, ...) records outside the game, for accuracy and as reconstruction candidates.
         test_y: (k,) their labels.
     """
@@ -86,19 +87,27 @@ def _sha256(*parts: NDArray[Any]) -> str:
 
 
 def make_pool(
-    x: FloatArray, y: IntArray, *, n_canaries: int, test_fraction: float, rng: np.random.Generator
+    x: FloatArray,
+    y: IntArray,
+    *,
+    n_canaries: int,
+    test_fraction: float,
+    rng: np.random.Generator,
+    kind: str = "mislabelled",
 ) -> Pool:
-    """Set records aside for testing and give `n_canaries` of the rest a wrong label.
+    """Set records aside for testing and make canaries of `n_canaries` of the rest.
 
     Args:
         x: (n, ...) features.
         y: (n,) labels.
-        n_canaries: mislabelled records; a memorising model knows them only from having seen them.
+        n_canaries: how many; a memorising model knows a mislabelled one only from having seen it.
         test_fraction: share of the records that stays outside the game.
         rng: source of the draw.
+        kind: see `dpaudit.crafting.craft`.
 
     Raises:
-        UsageError: fewer than 20 records or 2 classes, or more canaries than half of the pool.
+        UsageError: fewer than 20 records or 2 classes, more canaries than half of the pool, or a kind of
+            canary that is not known or cannot be had so often.
     """
     n, n_classes = len(y), int(y.max(initial=0)) + 1
     if n < 20 or n_classes < 2:
@@ -113,8 +122,10 @@ def make_pool(
             f"Expected data.canaries={n_canaries} to be at most half of the pool of {len(pool)} records. "
             "Plant fewer."
         )
+    outside = x[test], y[test]
+    pool = pool[choose(kind, x[pool], y[pool], outside)]
     canary = np.zeros(len(pool), dtype=np.bool_)
     canary[:n_canaries] = True
-    labels = y[pool].copy()
-    labels[canary] = (labels[canary] + rng.integers(1, n_classes, n_canaries)) % n_classes
-    return Pool(x=x[pool], y=labels, canary=canary, test_x=x[test], test_y=y[test])
+    features, labels = x[pool].copy(), y[pool].copy()
+    features[canary], labels[canary] = craft(kind, features[canary], labels[canary], outside, n_classes, rng)
+    return Pool(x=features, y=labels, canary=canary, test_x=x[test], test_y=y[test])

@@ -14,6 +14,7 @@ from dpaudit.accounting import family_for
 from dpaudit.check import FloatArray
 from dpaudit.claim import Adjacency, Claim, Sampler
 from dpaudit.contradictions import law_findings, replay_findings
+from dpaudit.designs import paired_coins
 from dpaudit.disclosure import clustered_ranks, final_scores, slices
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate, Rate
@@ -30,7 +31,7 @@ from dpaudit.evidence import (
 from dpaudit.plan import AuditPlan
 from dpaudit.protocols import ModelAttack, StepAttack, View
 from dpaudit.record import Coverage, Curve
-from dpaudit.stats import clusters, known_null, noise, reconstruction, roc, sampler
+from dpaudit.stats import clusters, known_null, noise, one_run, reconstruction, roc, sampler
 from dpaudit.stats.family import Family
 from dpaudit.stats.multiplicity import split
 from dpaudit.trial import attacks_of
@@ -38,6 +39,7 @@ from dpaudit.trial import attacks_of
 _ANYTIME_SHARE = 0.2
 _LAW_SHARE = 0.2
 _POINTS = 160
+_MATCHING = 0x9A125
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +117,9 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
     rates: list[Rate] = [
         _reconstruction_rate(e, claim, plan) for e in views[0].evidence if isinstance(e, Guesses)
     ]
-    for attack in attacks_of(plan).values():
+    for name, attack in attacks_of(plan).items():
         if isinstance(attack, ModelAttack):
-            ranks = clustered_ranks(attack, views)
-            if ranks is not None:
-                estimates += _run_level(ranks, claim, plan, shares[attack.name])
+            estimates += _of_models(attack, views, claim, plan, shares[attack.name], plan.one_run(name))
             scores = final_scores(attack, views)
             if scores is not None:
                 rates += _membership_rates(attack, scores, views[0], plan)
@@ -159,6 +159,26 @@ def _whole_run(claim: Claim | None, plan: AuditPlan) -> Family:
     """Family against which a run is tested: of the ledger, or of any mechanism with the bare epsilon."""
     shape = "auto" if claim is None or composable(claim) else "epsilon-delta"
     return family_for(claim, adjacency=Adjacency.REPLACE_ONE, delta=plan.delta, shape=shape)
+
+
+def _of_models(
+    attack: ModelAttack,
+    views: Sequence[View],
+    claim: Claim | None,
+    plan: AuditPlan,
+    alpha: float,
+    one: bool,
+) -> Iterator[Estimate]:
+    """What the scores of final models show, by the design that the plan fixed."""
+    if one:
+        # The matching is drawn apart from the members, whose draw it must not know.
+        coins = paired_coins(attack, views, np.random.default_rng([plan.seed, _MATCHING]))
+        if coins is not None:
+            yield one_run.f_dp(coins, _whole_run(claim, plan), alpha=alpha)
+        return
+    ranks = clustered_ranks(attack, views)
+    if ranks is not None:
+        yield from _run_level(ranks, claim, plan, alpha)
 
 
 def _run_level(ranks: KnownNull, claim: Claim | None, plan: AuditPlan, alpha: float) -> Iterator[Estimate]:

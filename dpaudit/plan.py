@@ -23,10 +23,11 @@ class _Section(BaseModel):
 
 
 class DataPlan(_Section):
-    """Where the records come from, and how many of them are mislabelled canaries."""
+    """Where the records come from, and how many of them are canaries of which kind."""
 
     source: str = "digits"
     canaries: int = Field(100, ge=0)
+    canary_kind: str = "mislabelled"
     test_fraction: float = Field(0.1, gt=0.0, lt=0.9)
 
 
@@ -56,14 +57,19 @@ class TargetPlan(_Section):
 
 
 class AttackPlan(_Section):
-    """One attack: its share of alpha, and its recipe."""
+    """One attack: its share of alpha, the design of its bound, and its recipe.
+
+    The design matters to attacks on final models: "runs" ranks the canaries of several runs, "one-run"
+    guesses coins of the audited run alone; "auto" is the latter where the plan trains no other run.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
     weight: float = Field(1.0, gt=0.0)
+    design: Literal["auto", "runs", "one-run"] = "auto"
 
     @property
     def options(self) -> dict[str, Any]:
-        """The recipe, without the weight."""
+        """The recipe, without weight and design."""
         return dict(self.model_extra or {})
 
 
@@ -104,6 +110,11 @@ class AuditPlan(_Section):
             if not isinstance(number, int) or number < 0:
                 raise UsageError(f"Expected shadows={number!r} to be a whole number of models, 0 or more.")
         return max(wanted, default=0)
+
+    def one_run(self, attack: str) -> bool:
+        """Whether an attack on final models is judged by the audited run alone."""
+        design = self.attacks[attack].design
+        return design == "one-run" or (design == "auto" and not self.shadows)
 
     def options_of(self, target: TargetPlan) -> dict[str, Any]:
         """Keyword arguments of a target's training function; `recipe` applies to the built-in ones."""

@@ -18,11 +18,11 @@ from dpaudit.canary import Pool
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate
-from dpaudit.evidence import Access, Guesses, KnownNull, NoiseSample, Replay
+from dpaudit.evidence import Access, Guesses, KnownNull, NoiseSample, OneRun, Replay
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.prospects import TWICE, Prospect
 from dpaudit.protocols import ModelAttack
-from dpaudit.stats import clusters, known_null, noise, power, reconstruction
+from dpaudit.stats import clusters, known_null, noise, one_run, power, reconstruction
 from dpaudit.stats.family import Family, GaussianFamily
 from dpaudit.stats.multiplicity import split
 from dpaudit.trial import attacks_of, pool_of
@@ -104,7 +104,8 @@ def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, 
         alpha = shares[name]
         empty = Prospect(name=name, observations="-", alpha=alpha)
         if isinstance(attack, ModelAttack):
-            yield _runs(plan, attack, pool, claim, alpha)
+            of = _one_run if plan.one_run(name) else _runs
+            yield of(plan, attack, pool, claim, alpha)
         elif not claim.ledger:
             yield replace(empty, note=f"the steps are not known: {_STATE}")
         elif hasattr(attack, "references") and hasattr(attack, "replays"):
@@ -135,7 +136,8 @@ def _prospect(name: str, observations: str, estimate: Estimate, *, expected: flo
 
 def _step_ranks(attack: Any, claim: Claim, alpha: float) -> Prospect:
     family = accounting.family_for(claim)
-    n, references = _steps(claim) * (int(attack.replays) + 1), int(attack.references)
+    n = _steps(claim) * (int(attack.replays) + 1)
+    references = attack.planted - 1 if getattr(attack, "planted", 0) else int(attack.references)
     evidence = KnownNull(
         p_values=np.full(n, 0.5),
         n_references=references,
@@ -219,6 +221,36 @@ def _runs(plan: AuditPlan, attack: ModelAttack, pool: Pool, claim: Claim, alpha:
     found = sorted(draws, key=lambda draw: draw.detectable or math.inf)[_DRAWS // 2]
     return replace(
         _prospect(attack.name, words, found, expected=expected),
+        note="if every record leaks what the claim allows; by the curve of a Gaussian mechanism",
+    )
+
+
+def _one_run(plan: AuditPlan, attack: ModelAttack, pool: Pool, claim: Claim, alpha: float) -> Prospect:
+    """Coins of the audited run, a pair of records each, as `measure` takes them."""
+    pairs = (int(pool.canary.sum()) or len(pool.y)) // 2
+    words = f"1 run of {pairs} pairs"
+    if attack.shadows and plan.shadows < 2:
+        return Prospect(name=attack.name, observations=words, alpha=alpha, note="too few shadow models")
+    family = _replace_one(claim)
+    rng = np.random.default_rng(plan.seed)
+    mu = family.mu if isinstance(family, GaussianFamily) else 1.0
+    first = np.arange(pairs) % 2 == 0
+    draws = [
+        one_run.f_dp(
+            OneRun(
+                scores=np.where(first, 1, -1) * (rng.normal(size=pairs) + mu / 2),
+                included=first,
+                source=attack.name,
+                access=attack.access,
+            ),
+            family,
+            alpha=alpha,
+        )
+        for _ in range(_DRAWS)
+    ]
+    expected = median(draw.epsilon_lower or 0.0 for draw in draws)
+    return replace(
+        _prospect(attack.name, words, draws[0], expected=expected),
         note="if every record leaks what the claim allows; by the curve of a Gaussian mechanism",
     )
 

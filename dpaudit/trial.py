@@ -101,14 +101,15 @@ def load_view(store: Store, spec: TrialSpec) -> View | None:
 
 def pool_of(plan: AuditPlan, folder: Path) -> Pool:
     """The pool of an audit, the same in every process."""
-    return _pool(plan.data.source, plan.data.canaries, plan.data.test_fraction, plan.seed, folder)
+    data = plan.data
+    return _pool(data.source, data.canaries, data.canary_kind, data.test_fraction, plan.seed, folder)
 
 
 @lru_cache(maxsize=2)
-def _pool(source: str, n_canaries: int, test_fraction: float, seed: int, folder: Path) -> Pool:
+def _pool(source: str, n_canaries: int, kind: str, test_fraction: float, seed: int, folder: Path) -> Pool:
     x, y = resolve("data loader", LOAD_DATA, {})(resolve("data source", source, DATA, path=folder))
     rng = np.random.default_rng([seed, _POOL_STREAM])
-    return make_pool(x, y, n_canaries=n_canaries, test_fraction=test_fraction, rng=rng)
+    return make_pool(x, y, n_canaries=n_canaries, test_fraction=test_fraction, rng=rng, kind=kind)
 
 
 def canaries_of(plan: AuditPlan, folder: Path, index: int) -> Canaries:
