@@ -51,13 +51,34 @@ class Canaries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """The records of an audit before anybody is drawn: fields as in `Canaries`."""
+    """The records of an audit before anybody is drawn: fields as in `Canaries`.
+
+    `member` is None but for a model that was trained by somebody else.
+    """
 
     x: FloatArray
     y: IntArray
     canary: BoolArray
     test_x: FloatArray
     test_y: IntArray
+    member: BoolArray | None = None
+
+    def as_given(self) -> Canaries:
+        """The members of a model that was trained by somebody else.
+
+        Raises:
+            UsageError: nobody said who they are.
+        """
+        if self.member is None:
+            raise UsageError("Expected known members, found none. Name data.non_members.")
+        return Canaries(
+            x=self.x,
+            y=self.y,
+            member=self.member,
+            canary=self.canary,
+            test_x=self.test_x,
+            test_y=self.test_y,
+        )
 
     def draw(self, rng: np.random.Generator) -> Canaries:
         """Put a random half of the canaries and a random half of the other records in.
@@ -74,7 +95,60 @@ class Pool:
 
     def sha256(self) -> str:
         """Hash of the pool and the records beside it."""
-        return _sha256(self.x, self.y, self.canary, self.test_x, self.test_y)
+        given = () if self.member is None else (self.member,)
+        return _sha256(self.x, self.y, self.canary, self.test_x, self.test_y, *given)
+
+
+def given_pool(
+    members: tuple[FloatArray, IntArray],
+    others: tuple[FloatArray, IntArray],
+    *,
+    test_fraction: float,
+    rng: np.random.Generator,
+) -> Pool:
+    """The pool of a model that is trained already.
+
+    Args:
+        members: (n, ...) features and (n,) labels that it was trained on.
+        others: (k, ...) and (k,) that it was not trained on; a share of them stays outside the game.
+        test_fraction: that share.
+        rng: draws which.
+
+    Raises:
+        UsageError: records of another shape, a record on both sides, or too few of one side.
+    """
+    if members[0].shape[1:] != others[0].shape[1:]:
+        raise UsageError(
+            f"Expected members and non-members of one shape, found {members[0].shape[1:]} and "
+            f"{others[0].shape[1:]}. Bring both into the form that the model takes."
+        )
+    if min(len(members[1]), len(others[1])) < 20:
+        raise UsageError(
+            f"Expected at least 20 members and 20 non-members, found {len(members[1])} and "
+            f"{len(others[1])}. Use more records."
+        )
+    both = len(_rows(*members) & _rows(*others))
+    if both:
+        raise UsageError(
+            f"Expected no record on both sides, found {both}. Remove them from data.non_members."
+        )
+    order = rng.permutation(len(others[1]))
+    test, rest = np.split(order, [max(1, round(len(order) * test_fraction))])
+    x = np.concatenate([members[0], others[0][rest]])
+    return Pool(
+        x=x,
+        y=np.concatenate([members[1], others[1][rest]]),
+        canary=np.zeros(len(x), dtype=np.bool_),
+        test_x=others[0][test],
+        test_y=others[1][test],
+        member=np.arange(len(x)) < len(members[1]),
+    )
+
+
+def _rows(x: FloatArray, y: IntArray) -> set[bytes]:
+    """Each record as bytes."""
+    joined = np.concatenate([x.reshape(len(x), -1), y[:, None]], axis=1, dtype=np.float64)
+    return {row.tobytes() for row in joined}
 
 
 def _sha256(*parts: NDArray[Any]) -> str:

@@ -101,8 +101,11 @@ def _judge(
         findings=findings,
         curves=(*found.curves, *ledger.course(audited, own, found.curves)),
         checklist=ledger.checklist(audited, own, recomputed),
-        verdict=_as_far_as_seen(
-            verdict(claim, found.estimates, findings, measure.weights(plan), left, lost), audited
+        verdict=_as_far_as_drawn(
+            _as_far_as_seen(
+                verdict(claim, found.estimates, findings, measure.weights(plan), left, lost), audited
+            ),
+            plan,
         ),
         weights_sha256=audited.weights_sha256 if audited else "",
     )
@@ -127,6 +130,17 @@ def _as_far_as_seen(judged: Verdict, view: View | None) -> Verdict:
         return judged
     reason = f"{blind[0].check}: {blind[0].measured}. {blind[0].meaning} {judged.reason}"
     return replace(judged, status=Status.INCONCLUSIVE, reason=reason)
+
+
+def _as_far_as_drawn(judged: Verdict, plan: AuditPlan) -> Verdict:
+    """Without a draw there is no bound, however strong the attack."""
+    if not plan.data.non_members or plan.data.drawn or judged.status is not Status.INCONCLUSIVE:
+        return judged
+    words = (
+        "Nobody says that chance alone decided who was in (data.drawn), so that what tells members from "
+        "others may be the data and not the model: the rates describe this split and bound nothing."
+    )
+    return replace(judged, reason=f"{words} {judged.reason}")
 
 
 def _declared_but_not_private(target: TargetPlan, view: View, claim: Claim) -> tuple[Finding, ...]:
@@ -191,9 +205,14 @@ def verdict(
     looked = [e for e in guarantees if e.access is not Access.LEDGER]
     able = [e for e in looked if e.claimed_epsilon is not None and e.ceiling > e.claimed_epsilon]
     if not able:
-        ceiling = max((e.ceiling for e in looked), default=0.0)
+        ceiling, terms = 0.0, ""
+        if looked:
+            highest = max(looked, key=lambda e: e.ceiling)
+            ceiling = highest.ceiling
+            if highest.adjacency is not claim.adjacency and highest.claimed_epsilon is not None:
+                terms = f", which is {_number(highest.claimed_epsilon)} under {highest.adjacency}"
         return _inconclusive(
-            f"No attack could have refuted {_number(claim.epsilon)}: "
+            f"No attack could have refuted {_number(claim.epsilon)}{terms}: "
             f"the ceiling of this audit is {_number(ceiling)}.{_unstated(claim)}",
             guarantees,
         )

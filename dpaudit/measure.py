@@ -25,6 +25,7 @@ from dpaudit.evidence import (
     Guesses,
     KnownNull,
     Note,
+    OneRun,
     Replay,
     Sampling,
 )
@@ -32,13 +33,14 @@ from dpaudit.plan import AuditPlan
 from dpaudit.protocols import ModelAttack, StepAttack, View
 from dpaudit.record import Coverage, Curve
 from dpaudit.stats import clusters, known_null, noise, one_run, reconstruction, roc, sampler
-from dpaudit.stats.family import Family
+from dpaudit.stats.family import EpsilonDeltaFamily, Family
 from dpaudit.stats.multiplicity import split
 from dpaudit.trial import attacks_of
 
 _ANYTIME_SHARE = 0.2
 _LAW_SHARE = 0.2
 _POINTS = 160
+NOT_DRAWN = "chance alone decided who was in, which nobody has declared"
 _MATCHING = 0x9A125
 
 
@@ -174,11 +176,19 @@ def _of_models(
         # The matching is drawn apart from the members, whose draw it must not know.
         coins = paired_coins(attack, views, np.random.default_rng([plan.seed, _MATCHING]))
         if coins is not None:
-            yield one_run.f_dp(coins, _whole_run(claim, plan), alpha=alpha)
+            yield _of_coins(coins, _whole_run(claim, plan), plan, alpha)
         return
     ranks = clustered_ranks(attack, views)
     if ranks is not None:
         yield from _run_level(ranks, claim, plan, alpha)
+
+
+def _of_coins(coins: OneRun, family: Family, plan: AuditPlan, alpha: float) -> Estimate:
+    bare = isinstance(family, EpsilonDeltaFamily)
+    estimate = (one_run.epsilon_delta if bare else one_run.f_dp)(coins, family, alpha=alpha)
+    if not plan.data.non_members or plan.data.drawn:
+        return estimate
+    return replace(estimate, guarantee=False, assumptions=(NOT_DRAWN, *estimate.assumptions))
 
 
 def _run_level(ranks: KnownNull, claim: Claim | None, plan: AuditPlan, alpha: float) -> Iterator[Estimate]:

@@ -23,12 +23,31 @@ class _Section(BaseModel):
 
 
 class DataPlan(_Section):
-    """Where the records come from, and how many of them are canaries of which kind."""
+    """Where the records come from, and how many of them are canaries of which kind.
+
+    For a model that is trained already, `source` is what it was trained on and `non_members` what it was not;
+    `drawn` says that chance alone, record by record, decided which is which. No canaries can be planted then.
+    """
 
     source: str = "digits"
+    non_members: str = ""
+    drawn: bool = False
     canaries: int = Field(100, ge=0)
     canary_kind: str = "mislabelled"
     test_fraction: float = Field(0.1, gt=0.0, lt=0.9)
+
+    @model_validator(mode="after")
+    def _nothing_is_planted_afterwards(self) -> DataPlan:
+        if self.non_members and self.canaries and "canaries" in self.model_fields_set:
+            raise ValueError("canaries cannot be planted in a model that is trained: leave data.canaries out")
+        if self.drawn and not self.non_members:
+            raise ValueError("data.drawn is about data.non_members: name these, or leave it out")
+        return self
+
+    @property
+    def planted(self) -> int:
+        """How many canaries there are."""
+        return 0 if self.non_members else self.canaries
 
 
 class ComputePlan(_Section):
@@ -47,11 +66,12 @@ class DeclaredClaim(_Section):
 
 
 class TargetPlan(_Section):
-    """One training recipe and its role in the audit."""
+    """One training recipe and its role in the audit; where it is `trained`, what loads the model."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     role: Literal["audited", "control"] = "audited"
     train: str
+    trained: bool = False
     options: dict[str, Any] = {}
     claim: DeclaredClaim | None = None
 
@@ -98,6 +118,12 @@ class AuditPlan(_Section):
         double = sorted({name for name in names if names.count(name) > 1})
         if double:
             raise ValueError(f"target {double[0]!r} is there twice: give each its own name")
+        loaded = [target.name for target in self.targets if target.trained]
+        if loaded and not self.data.non_members:
+            raise ValueError(
+                f"target {loaded[0]!r} is trained already: name the records that it was not trained on "
+                "in data.non_members"
+            )
         if not any(target.role == "audited" for target in self.targets):
             raise ValueError('no target has role = "audited": mark the model whose claim is judged')
         return self

@@ -33,6 +33,7 @@ ENGINES: Mapping[str, str] = {
     "local": "dpaudit.backend:LocalEngine",
 }
 TRAINING_TARGET = "dpaudit.targets.observed:TrainingFunction"
+TRAINED_TARGET = "dpaudit.targets.released:ReleasedModel"
 SCRIPT_TARGET = "dpaudit.targets.script:ScriptTarget"
 LOAD_DATA = "dpaudit.targets.datasets:load"
 

@@ -141,6 +141,8 @@ def _specs(job: Job, device: str, code: str) -> tuple[TrialSpec, ...]:
     for index in range(plan.shadows + 1):
         kind = SHADOW if index else AUDITED
         for position, target in enumerate(plan.targets):
+            if index and target.trained:
+                continue  # Somebody else trained it: nothing says how to train another.
             content = {
                 "data": data,
                 "code": code,

@@ -14,11 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from dpaudit.canary import Canaries, Pool, make_pool
+from dpaudit.canary import Canaries, Pool, given_pool, make_pool
 from dpaudit.errors import DpauditError, TrialError, UsageError, nearest
-from dpaudit.plan import AuditPlan, TargetPlan
+from dpaudit.plan import AuditPlan, DataPlan, TargetPlan
 from dpaudit.protocols import ModelAttack, StepAttack, Target, View
-from dpaudit.registry import ATTACKS, DATA, LOAD_DATA, TRAINING_TARGET, TRAININGS, build, resolve
+from dpaudit.registry import (
+    ATTACKS,
+    DATA,
+    LOAD_DATA,
+    TRAINED_TARGET,
+    TRAINING_TARGET,
+    TRAININGS,
+    build,
+    resolve,
+)
 from dpaudit.store import Store
 
 AUDITED, SHADOW = "audited", "shadow"
@@ -62,7 +71,8 @@ def execute(spec: TrialSpec) -> float:
     target_plan = next(t for t in spec.plan.targets if t.name == spec.target)
     position = [t.name for t in spec.plan.targets].index(spec.target)
     canaries = canaries_of(spec.plan, spec.plan_folder, spec.index)
-    target: Target = resolve("target", TRAINING_TARGET, {})(
+    kind = TRAINED_TARGET if target_plan.trained else TRAINING_TARGET
+    target: Target = resolve("target", kind, {})(
         name=spec.target,
         fit=training_function(spec.plan, target_plan, spec.plan_folder),
         options=spec.plan.options_of(target_plan),
@@ -101,20 +111,28 @@ def load_view(store: Store, spec: TrialSpec) -> View | None:
 
 def pool_of(plan: AuditPlan, folder: Path) -> Pool:
     """The pool of an audit, the same in every process."""
-    data = plan.data
-    return _pool(data.source, data.canaries, data.canary_kind, data.test_fraction, plan.seed, folder)
+    return _pool(plan.data, plan.seed, folder)
 
 
 @lru_cache(maxsize=2)
-def _pool(source: str, n_canaries: int, kind: str, test_fraction: float, seed: int, folder: Path) -> Pool:
-    x, y = resolve("data loader", LOAD_DATA, {})(resolve("data source", source, DATA, path=folder))
+def _pool(data: DataPlan, seed: int, folder: Path) -> Pool:
+    load = resolve("data loader", LOAD_DATA, {})
+    x, y = load(resolve("data source", data.source, DATA, path=folder))
     rng = np.random.default_rng([seed, _POOL_STREAM])
-    return make_pool(x, y, n_canaries=n_canaries, test_fraction=test_fraction, rng=rng, kind=kind)
+    if data.non_members:
+        others = load(resolve("data source", data.non_members, DATA, path=folder))
+        return given_pool((x, y), others, test_fraction=data.test_fraction, rng=rng)
+    return make_pool(
+        x, y, n_canaries=data.planted, test_fraction=data.test_fraction, rng=rng, kind=data.canary_kind
+    )
 
 
 def canaries_of(plan: AuditPlan, folder: Path, index: int) -> Canaries:
-    """Draw number `index`: who is in."""
-    return pool_of(plan, folder).draw(np.random.default_rng([plan.seed, _DRAW_STREAM, index]))
+    """Draw number `index`: who is in. Of a model that is trained already, number 0 is as it was."""
+    pool = pool_of(plan, folder)
+    if pool.member is not None and index == 0:
+        return pool.as_given()
+    return pool.draw(np.random.default_rng([plan.seed, _DRAW_STREAM, index]))
 
 
 def training_function(plan: AuditPlan, target: TargetPlan, folder: Path) -> Callable[..., Any]:
@@ -124,6 +142,8 @@ def training_function(plan: AuditPlan, target: TargetPlan, folder: Path) -> Call
         UsageError: not found, or an option that it does not have, with the nearest right one.
     """
     fit: Callable[..., Any] = resolve("training function", target.train, TRAININGS, path=folder)
+    if target.trained:
+        return fit
     options = plan.options_of(target)
     parameters = inspect.signature(fit).parameters
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):

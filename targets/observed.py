@@ -64,9 +64,9 @@ class TrainingFunction:
         return View(
             canaries=canaries,
             scores=scores,
-            test_accuracy=_accuracy(log_probabilities(model, canaries.test_x, device), canaries.test_y),
-            train_accuracy=_accuracy(scores[clean], canaries.y[clean]),
-            n_parameters=_n_parameters(model),
+            test_accuracy=accuracy(log_probabilities(model, canaries.test_x, device), canaries.test_y),
+            train_accuracy=accuracy(scores[clean], canaries.y[clean]),
+            n_parameters=n_parameters(model),
             claim=seen.claim(self.delta),
             ledger=seen.ledger,
             accounted=seen.accounted(),
@@ -74,7 +74,7 @@ class TrainingFunction:
             findings=seen.findings(self.delta),
             spending=seen.spending(self.delta),
             place=seen.place,
-            weights_sha256=_hash(model),
+            weights_sha256=hash_of(model),
             seconds=time.perf_counter() - start,
         )
 
@@ -148,15 +148,17 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(state)
 
 
-def _accuracy(scores: FloatArray, labels: IntArray) -> float:
+def accuracy(scores: FloatArray, labels: IntArray) -> float:
+    """Share of records whose label has the largest score; NaN without records."""
     return float((scores.argmax(axis=1) == labels).mean()) if len(labels) else float("nan")
 
 
-def _n_parameters(model: Predict) -> int:
+def n_parameters(model: Predict) -> int:
+    """Number of weights; 0 for a callable that is no module."""
     return sum(p.numel() for p in model.parameters()) if isinstance(model, torch.nn.Module) else 0
 
 
-def _hash(model: Predict) -> str:
+def hash_of(model: Predict) -> str:
     """SHA-256 over names and bytes of the weights; empty for a callable that is no module."""
     if not isinstance(model, torch.nn.Module):
         return ""
