@@ -217,10 +217,13 @@ def verdict(
             guarantees,
         )
     strongest = max(able, key=lambda e: e.epsilon_lower or 0.0)
+    shown = _bound(best)
+    if best is None:
+        shown = f"{_bound(strongest.epsilon_lower or 0.0)} under {strongest.adjacency}"
     return Verdict(
         status=Status.NOT_REFUTED,
         reason=f"No attack contradicts epsilon {_number(claim.epsilon)}; {strongest.source} shows at least "
-        f"{_bound(best)}, and {_reach(max(e.ceiling for e in able))}.",
+        f"{shown}, and {_reach(max(e.ceiling for e in able))}.",
         epsilon_lower=best,
         decided_by=strongest.source,
     )

@@ -55,8 +55,10 @@ def test_the_own_model_is_the_example_and_is_short():
 
 
 def test_the_plan_of_the_own_model_is_the_example_and_is_accepted():
-    (quoted,) = (block for block in blocks("toml") if "[[targets]]" in block)
-    assert quoted == (ROOT / "examples/own_model.toml").read_text()
+    quoted = [block for block in blocks("toml") if "[[targets]]" in block]
+    assert quoted == [
+        (ROOT / f"examples/{name}.toml").read_text() for name in ("own_model", "released_model")
+    ]
     own, _ = plan.read(ROOT / "examples/own_model.toml")
     assert [target.role for target in own.targets] == ["audited", "control"]
 
@@ -69,7 +71,14 @@ def test_the_policy_is_accepted():
 
 
 def test_every_toml_block_is_the_plan_or_the_policy():
-    assert len(blocks("toml")) == 2
+    assert len(blocks("toml")) == 3
+
+
+def test_the_released_model_is_audited(tmp_path):
+    result = dpaudit(
+        f"dpaudit run {ROOT}/examples/released_model.toml --out {tmp_path}/audit --set compute.engine=inline"
+    )
+    assert result.exit_code == 0 and "NOT REFUTED" in result.output
 
 
 def commands_of_the_program() -> set[str]:
