@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from opacus import PrivacyEngine
-from opacus.layers import DPLSTM
 from opacus.utils.batch_memory_manager import BatchMemoryManager
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -52,35 +51,8 @@ class Tokens(nn.Module):
         return self.head(self.norm(self.embedding(codes)).mean(1))
 
 
-class Recurrent(nn.Module):
-    """Opacus's LSTM over 4 steps of 4 features."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm, self.head = DPLSTM(4, 6, batch_first=True), nn.Linear(6, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.lstm(x.reshape(-1, 4, 4))[0][:, -1])
-
-
 def perceptron() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
-
-
-def convolution() -> nn.Module:
-    layers = [
-        nn.Unflatten(1, (1, 16)),
-        nn.Conv1d(1, 4, 3),
-        nn.GroupNorm(2, 4),
-        nn.Flatten(),
-        nn.Linear(56, 2),
-    ]
-    return nn.Sequential(*layers)
-
-
-def tokens_3d() -> nn.Module:
-    layers = [nn.Unflatten(1, (4, 4)), nn.Linear(4, 6), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)]
-    return nn.Sequential(*layers)
 
 
 def half_frozen() -> nn.Module:
