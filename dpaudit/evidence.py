@@ -122,6 +122,21 @@ class NoiseSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Movement:
+    """How far one record moved the sum that an optimizer was handed, over the clipping norm.
+
+    Attributes:
+        distance: over all parameters.
+        where: the record, in words.
+        within: (parameters,) of each.
+    """
+
+    distance: float
+    where: str
+    within: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
     """What re-executing the optimizer step on neighbouring batches showed.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
@@ -31,6 +31,7 @@ _POISSON = (UniformWithReplacementSampler, DistributedUniformWithReplacementSamp
 _MEMORY = 4096
 _TYPED = 2**32
 _DEFAULT_SEED = torch.Generator().initial_seed()
+_NESTED = (list, tuple, Mapping)
 _NO_RECORDS: IntArray = np.zeros(0, dtype=np.int64)
 
 
@@ -96,6 +97,8 @@ class Loaders:
 
     Attributes:
         latest: the data set that the last batch came from.
+        last_size: number of rows in it, planted ones included; None before the first.
+        last_tensors: what it holds.
         passing: called with the sampler, the records and the batch before it is handed out; what it
             returns is.
     """
@@ -106,6 +109,8 @@ class Loaders:
         self._last: Taken | None = None
         self._passes = count()
         self.latest: Any = None
+        self.last_size: int | None = None
+        self.last_tensors: tuple[torch.Tensor, ...] = ()
         self.passing: Callable[[Any, IntArray, Any], tuple[IntArray, Any]] | None = None
 
     def taken(self, rows: int | None, returned: Sequence[Any] = ()) -> Taken | None:
@@ -153,11 +158,14 @@ class Loaders:
             if current.waiting:
                 # Workers draw ahead: a batch counts when training gets it.
                 handed = current.waiting.popleft()
+                before = _tensors(batch)
                 if self.passing is not None:
                     records, batch = self.passing(handed.root, handed.records, batch)
                     handed = replace(handed, records=records)
                 self._since.append(handed)
                 self.latest = iterator._dataset
+                self.last_tensors = _tensors(batch)
+                self.last_size = handed.records.size + _longer(before, self.last_tensors)
             return batch
 
         kind._next_index, kind.__next__ = recorded_index, recorded_next
@@ -275,6 +283,20 @@ def _assembled(group: list[_Handed], rows: int | None) -> Taken:
 
 def _sizes(group: Sequence[_Handed]) -> int:
     return sum(handed.records.size for handed in group)
+
+
+def _tensors(batch: Any) -> tuple[torch.Tensor, ...]:
+    """What a batch is made of, whatever it is wrapped in."""
+    if isinstance(batch, torch.Tensor):
+        return (batch,)
+    parts = batch.values() if isinstance(batch, Mapping) else batch
+    return tuple(t for part in parts for t in _tensors(part)) if isinstance(batch, _NESTED) else ()
+
+
+def _longer(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> int:
+    """How many rows a batch gained."""
+    pairs = zip(before, after, strict=False)
+    return max((len(b) - len(a) for a, b in pairs if a.dim() and b.dim()), default=0)
 
 
 def _numbers(index: Any) -> IntArray:

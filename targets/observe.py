@@ -21,7 +21,7 @@ from opacus.optimizers import DPOptimizer
 from dpaudit.canary import Canaries
 from dpaudit.check import IntArray
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase, Sampler
-from dpaudit.evidence import Evidence, Finding, Note
+from dpaudit.evidence import Access, Evidence, Finding, Note
 from dpaudit.protocols import (
     Batch,
     BatchSession,
@@ -35,6 +35,7 @@ from dpaudit.protocols import (
 from dpaudit.targets import remarks
 from dpaudit.targets.books import Books
 from dpaudit.targets.bypass import Bypass
+from dpaudit.targets.coupling import Coupling
 from dpaudit.targets.draws import Loaders, Rule, Taken, root_of
 from dpaudit.targets.places import names_of
 from dpaudit.targets.planted import Planted
@@ -71,6 +72,7 @@ class Observation:
         self.loaders = Loaders(seeds)
         self.books = Books()
         self.bypass = Bypass(self.loaders)
+        self.coupling = Coupling(self.loaders)
         self._returned: dict[int, tuple[Any, Rule]] = {}
         self.planted = Planted(max((a.planted for a in attacks if isinstance(a, Plants)), default=0), rng)
         self._phases: dict[_Settings, int] = {}
@@ -135,6 +137,7 @@ class Observation:
         taken = self.loaders.taken(batch_size, [known for known, _ in self._returned.values()])
         self._taken = taken
         self.bypass.private_step(optimizer)
+        self.coupling.step_made(optimizer)
         rule = _rule(taken, stated)
         size = batch_size if batch_size is not None else taken.records.size if taken else None
         if rule is not None and size is not None:
@@ -260,11 +263,12 @@ class Observation:
             *remarks.findings(self._steps, self.ledger, delta),
             *remarks.noise_seeds(self, self._seeds),
             *self.bypass.findings(),
+            *self.coupling.findings(),
         )
 
     def notes(self) -> tuple[Note, ...]:
         """What contradicts no claim by itself but limits what it is worth."""
-        return (*remarks.notes(self), *self.bypass.notes(), *remarks.unwatched(self))
+        return (*remarks.notes(self), *self.bypass.notes(), *self.coupling.notes(), *remarks.unwatched(self))
 
 
 def _rule(taken: Taken | None, stated: Rule | None) -> Rule | None:
@@ -323,6 +327,8 @@ def observe(
             observation.loaders.passing = transcript.passing
         elif observation.planted.wanted:
             observation.loaders.passing = observation.riding
+        if any(attack.access is Access.REPLAY for attack in attacks):
+            stack.enter_context(observation.coupling.watch())
         stack.enter_context(_asked(observation))
         PrivacyEngine.make_private = observed_make_private
         DPOptimizer.__init__ = observed_initialise

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from opacus.optimizers import DPOptimizer
 
+from dpaudit.evidence import Movement
 from dpaudit.protocols import Execution, RowArray, StepSession, StopTraining, Watcher
 from dpaudit.targets import rows as rows_of
 from dpaudit.targets.execution import Executor, clip_of
@@ -123,6 +124,12 @@ class OptimizerProbe:
     def forms_rows(self) -> bool:
         """Whether clipping is the optimizer's affair; ghost clipping hands it a sum that is clipped."""
         return not self._executor.clips_inside
+
+    @property
+    def clip_moved(self) -> Movement | None:
+        """How far one record moves the sum that ghost clipping hands over; None where not measured."""
+        coupling = getattr(self._logbook, "coupling", None)
+        return None if coupling is None else coupling.ghost.moved(self._optimizer)
 
     @property
     def micro_batches(self) -> int:

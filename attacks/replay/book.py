@@ -10,10 +10,11 @@ from dpaudit.attacks.replay import flow
 from dpaudit.attacks.replay.noise_log import NoiseLog
 from dpaudit.attacks.replay.search import Worst
 from dpaudit.check import FloatArray
-from dpaudit.evidence import Finding, Note, Replay
+from dpaudit.evidence import Finding, Movement, Note, Replay
 from dpaudit.protocols import Execution, RowArray, StepOracle, StopTraining
 from dpaudit.stats import noise
 
+_BLIND = "clip not tested every step"
 SURE = 1e-9
 """Level below which a deviation is called a contradiction outright, apart from the alpha of the audit."""
 
@@ -75,6 +76,16 @@ class Book:
     def note(self, note: Note) -> None:
         """Keep the first note of each kind."""
         self._notes.setdefault(f"{note.check} {note.where}", note)
+
+    def moved(self, movement: Movement, step: StepOracle) -> None:
+        """Take down how far one record moved the sum where the clip is not the optimizer's affair."""
+        self._notes.pop(_BLIND, None)
+        within = np.asarray(movement.within, dtype=np.float64)
+        if self.worst.movement.size and movement.distance <= self.worst.distance:
+            return
+        self.worst.distance, self.worst.where = movement.distance, f"{movement.where}, step {step.index}"
+        self.worst.movement = self.worst.within = within
+        self.settle()
 
     def blind(self, why: str) -> None:
         """Say that nothing is known of the clip, and take one record to move the sum by the clipping norm."""

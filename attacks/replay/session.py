@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from dpaudit.attacks.replay import looks
 from dpaudit.attacks.replay.book import Book
 from dpaudit.check import FloatArray
-from dpaudit.evidence import Evidence
+from dpaudit.evidence import Evidence, Movement
 from dpaudit.protocols import RowArray, StepOracle
 
 if TYPE_CHECKING:
     from dpaudit.attacks.replay import ReplayAttack
 
 _IN_A_ROW = 3
+
+
+@runtime_checkable
+class ClipsInside(Protocol):
+    """A step of which the clip was put to the test before it, where no per-record gradients are formed."""
+
+    @property
+    def clip_moved(self) -> Movement | None:
+        """How far one record moved the clipped sum; None where that was not measured."""
+        ...
 
 
 class ReplaySession:
@@ -39,7 +49,11 @@ class ReplaySession:
         looks.at_first_draws(step, book)
         if not step.forms_rows:
             looks.at_noise(step, book, attack.repeats)
-            book.blind("no per-record gradients are formed")
+            moved = step.clip_moved if isinstance(step, ClipsInside) else None
+            if moved is None:
+                book.blind("no per-record gradients are formed")
+            else:
+                book.moved(moved, step)
             return
         near = looks.around(step, attack.scale)
         budget = attack.budget if book.looked == 1 else attack.budget // 4

@@ -1,0 +1,227 @@
+"""Records of a batch that reach each other's gradients before these are formed: in the model or the loss.
+
+Looked at before a backward pass, at private steps 0, 1, 2, 4, 8 and so on: the model's forward pass is
+executed again with the other records changed, and the loss is differentiated twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+
+import torch
+from opacus.grad_sample import AbstractGradSampleModule, GradSampleModule
+from opacus.optimizers import DPOptimizer
+
+from dpaudit.evidence import Finding, Note
+from dpaudit.targets.draws import Loaders
+from dpaudit.targets.forward import Call, Untestable, kept_outputs, layers_of, row_that_moves
+from dpaudit.targets.ghost import Ghost
+from dpaudit.targets.places import caller
+from dpaudit.targets.sway import swayed
+
+_CALLS = 6
+_LOOKS = 2
+_TOLERANCE = 1e-4
+_CHECK = "one record, one gradient"
+
+
+class Coupling:
+    """Looks at forward and backward passes of private models."""
+
+    def __init__(self, loaders: Loaders):
+        self._loaders = loaders
+        self._steps: dict[int, int] = {}
+        self._calls: list[Call] = []
+        self._tested: list[Call] = []
+        self._modules: dict[int, Any] = {}
+        self._suspicions: dict[str, list[Finding]] = {}
+        self._busy = False
+        self.ghost = Ghost()
+        self.looked = 0
+        self.untestable = ""
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Stand in for the forward pass of Opacus's wrappers and for `torch.autograd.backward`."""
+        kinds: list[Any] = [AbstractGradSampleModule, GradSampleModule]
+        forwards = [(kind, kind.forward) for kind in kinds]
+        autograd: Any = torch.autograd
+        backward = autograd.backward
+
+        def watched(forward: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(forward)
+            def call(module: Any, *args: Any, **kwargs: Any) -> Any:
+                if self._busy or not self._due(module):
+                    return forward(module, *args, **kwargs)
+                return self._forward(module, lambda *a, **k: forward(module, *a, **k), args, kwargs)
+
+            return call
+
+        @wraps(backward)
+        def watched_backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
+            if self._calls and not self._busy:
+                self._look(tensors, grad_tensors, caller())
+            backward(tensors, grad_tensors, *args, **kwargs)
+
+        for kind, forward in forwards:
+            kind.forward = watched(forward)
+        autograd.backward = watched_backward
+        try:
+            with self.ghost.watch(self._aside):
+                yield
+        finally:
+            autograd.backward = backward
+            for kind, forward in forwards:
+                kind.forward = forward
+            self._calls.clear()
+
+    def _due(self, module: Any) -> bool:
+        step = self._steps.get(id(module), 0)
+        known = len(self._calls) + len(self._tested)
+        return step & (step - 1) == 0 and known < _CALLS and module.training and torch.is_grad_enabled()
+
+    def _forward(self, module: Any, run: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Run a pass that is looked at."""
+        rows = self._loaders.last_size
+        if rows is None or rows < 2 or not module.batch_first:
+            self.untestable = self.untestable or "no data loader handed out a batch of several records"
+            return run(*args, **kwargs)
+        self._modules[id(module)] = module
+        kind = next((p.device.type for p in module.parameters()), "cpu")
+        autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        call = Call(module=module, run=run, arguments=args, keywords=kwargs, autocast=autocast)
+        with kept_outputs(call, list(layers_of(module)), rows):
+            output = run(*args, **kwargs)
+        if call.outputs:
+            self._calls.append(call)
+        return output
+
+    def _look(self, losses: Any, weights: Any, place: str) -> None:
+        """Test the passes that these losses are made of."""
+        losses, weights = _listed(losses), None if weights is None else _listed(weights)
+        with self._aside(), self._hooks_off():
+            for module in list(self._modules.values()):
+                self._test([c for c in self._calls if c.module is module], losses, weights, place)
+
+    def _test(self, calls: list[Call], losses: Sequence[Any], weights: Any, place: str) -> None:
+        handed, rows = self._loaders.last_tensors, self._loaders.last_size or 0
+        try:
+            found = _twice(losses, weights, calls)
+            for call, sway in zip(calls, found, strict=True):
+                if sway is None:
+                    continue
+                call.swayed, call.place = sway, place
+                call.moved, call.apart = row_that_moves(call, handed, rows)
+                self._done(call)
+        except Exception as error:
+            # Code of the user's own may refuse to run again: then nothing is known, and training goes on.
+            self.untestable = str(error) if isinstance(error, Untestable) else type(error).__name__
+            for call in calls:
+                self._calls.remove(call)
+
+    def _done(self, call: Call) -> None:
+        self._calls.remove(call)
+        call.outputs.clear()
+        call.arguments, call.keywords = (), {}
+        self._tested.append(call)
+
+    def step_made(self, optimizer: DPOptimizer) -> None:
+        """Close the books of what the step is made of: it is suspect if all of its passes are.
+
+        A pass over made-up or public records beside the private ones may mix those as it likes.
+        """
+        self.ghost.step_made(optimizer)
+        own = {id(p) for p in optimizer.params}
+        for key, module in list(self._modules.items()):
+            if not any(id(p) in own for p in module.parameters()):
+                continue
+            tested = [call for call in self._tested if call.module is module]
+            self._calls = [call for call in self._calls if call.module is not module]
+            self._tested = [call for call in self._tested if call.module is not module]
+            self.looked += bool(tested)
+            if tested and all(call.moved for call in tested):
+                self._suspect("model", _in_model(tested[0]))
+            elif tested and all(call.moved or (call.swayed or 0.0) > _TOLERANCE for call in tested):
+                self._suspect("loss", _in_loss(next(call for call in tested if not call.moved)))
+            self._steps[key] = self._steps.get(key, 0) + 1
+
+    def _suspect(self, where: str, finding: Finding) -> None:
+        self._suspicions.setdefault(where, []).append(finding)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """What runs inside is the audit's own."""
+        before, self._busy = self._busy, True
+        try:
+            yield
+        finally:
+            self._busy = before
+
+    @contextmanager
+    def _hooks_off(self) -> Iterator[None]:
+        """Keep Opacus from forming per-record gradients of what is differentiated here."""
+        with ExitStack() as stack:
+            for module in self._modules.values():
+                if getattr(module, "hooks_enabled", False):
+                    module.disable_hooks()
+                    stack.callback(module.enable_hooks)
+            yield
+
+    def findings(self) -> Iterator[Finding]:
+        """What was seen at two steps: at one, a dimension may happen to be as long as the batch."""
+        for found in self._suspicions.values():
+            if len(found) >= _LOOKS:
+                yield found[0]
+                return
+
+    def notes(self) -> Iterator[Note]:
+        """That nothing is known of model and loss, and why."""
+        if not self.looked and self.untestable:
+            yield Note(
+                check="records apart in model and loss",
+                where="before the per-record gradients",
+                measured=f"not tested: {self.untestable}",
+                meaning="Layers and losses that mix the records of a batch would not have been seen.",
+            )
+
+
+def _twice(losses: Sequence[Any], weights: Any, calls: Sequence[Call]) -> list[float | None]:
+    """How others sway a record's gradient, from the first layer on; if not possible there, from the last."""
+    for i in (0, -1):
+        try:
+            return swayed(losses, weights, [call.outputs[i] for call in calls]) if calls else []
+        except RuntimeError:
+            if i:
+                raise
+    return []
+
+
+def _listed(tensors: Any) -> list[Any]:
+    return [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+
+
+def _in_model(call: Call) -> Finding:
+    return _finding(
+        where=f"input of layer {call.moved}",
+        expected="features of a record that the other records of its batch do not change",
+        measured=f"a record's features that move by {call.apart:.2g} of their norm when the others change",
+        remedy="Use group or layer normalisation, and nothing else that is computed over a batch.",
+    )
+
+
+def _in_loss(call: Call) -> Finding:
+    return _finding(
+        where=f"loss at {call.place}" if call.place else "loss",
+        expected="a gradient of each record that the features of the others do not change",
+        measured=f"features of the others that change it {call.swayed:.2g} times as much as its own",
+        remedy="Train on a mean over records: no pairs, no weights and no statistics of the batch.",
+    )
+
+
+def _finding(*, where: str, expected: str, measured: str, remedy: str) -> Finding:
+    return Finding(
+        check=_CHECK, where=where, expected=expected, measured=measured, epsilon=None, remedy=remedy
+    )

@@ -1,0 +1,175 @@
+"""Ghost clipping put to the test: its two backward passes, executed again with one record's loss changed.
+
+No per-record gradient is formed there, so the step alone shows nothing of the clip. A record whose loss is
+multiplied by 0 is a record that is not there; one whose loss is multiplied by a million has a huge gradient.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import numpy as np
+import torch
+from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+from torch import nn
+
+from dpaudit.check import FloatArray
+from dpaudit.evidence import Movement
+from dpaudit.targets.execution import clip_of
+from dpaudit.targets.forward import kept_state
+from dpaudit.targets.randomness import ReplayRandomness
+
+_HUGE = 1e6
+_LARGE = 1e3
+
+
+class Ghost:
+    """The farthest that one record was seen to move the sum that a private optimizer is handed."""
+
+    def __init__(self) -> None:
+        self._moved: dict[int, Movement] = {}
+        self._steps: dict[int, int] = {}
+        self._seen: set[int] = set()
+
+    @contextmanager
+    def watch(self, aside: Callable[[], Any]) -> Iterator[None]:
+        """Stand in for the backward pass of Opacus's loss; `aside` keeps other observers from looking."""
+        kind: Any = DPTensorFastGradientClipping
+        backward = kind.backward
+
+        @wraps(backward)
+        def watched(loss: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._due(loss.optimizer):
+                with aside():
+                    self._look(loss)
+            return backward(loss, *args, **kwargs)
+
+        kind.backward = watched
+        try:
+            yield
+        finally:
+            kind.backward = backward
+
+    def moved(self, optimizer: Any) -> Movement | None:
+        """The farthest so far; None before the first measurement."""
+        return self._moved.get(id(optimizer))
+
+    def step_made(self, optimizer: Any) -> None:
+        """Count the steps, of which 0, 1, 2, 4, 8 and so on are looked at."""
+        key = id(optimizer)
+        self._steps[key] = self._steps.get(key, 0) + 1
+        self._seen.discard(key)
+
+    def _due(self, optimizer: Any) -> bool:
+        step = self._steps.get(id(optimizer), 0)
+        return step & (step - 1) == 0 and id(optimizer) not in self._seen
+
+    def _look(self, loss: Any) -> None:
+        key, rows = id(loss.optimizer), len(loss.loss_per_sample)
+        if not rows:
+            return
+        self._seen.add(key)
+        thorough = key not in self._moved
+        try:
+            for found in _movements(loss, sorted({0, rows - 1}) if thorough else [0]):
+                if key not in self._moved or found.distance > self._moved[key].distance:
+                    self._moved[key] = found
+        except Exception:
+            # Then the clip stays untested, which the replay says; training goes on.
+            return
+
+
+def _movements(loss: Any, records: list[int]) -> Iterator[Movement]:
+    """How far each of these records moves the sum, as it is and multiplied."""
+    clip, rows = clip_of(loss.optimizer), len(loss.loss_per_sample)
+    base, large = np.ones(rows), np.full(rows, _LARGE)
+    everyone, all_large = _summed(loss, base), _summed(loss, large)
+    for i in records:
+        without = _summed(loss, _with(base, i, 0.0))
+        yield _movement(everyone, without, clip, "a record of the batch removed")
+        for scale in (_HUGE, -_HUGE):
+            words = f"a record whose loss is {scale:g} times as large"
+            yield _movement(_summed(loss, _with(base, i, scale)), without, clip, words)
+        others = _summed(loss, _with(large, i, 0.0))
+        yield _movement(
+            all_large, others, clip, f"one of a batch of losses {_LARGE:g} times as large removed"
+        )
+
+
+def _with(weights: FloatArray, index: int, value: float) -> FloatArray:
+    changed = weights.copy()
+    changed[index] = value
+    return changed
+
+
+def _movement(one: list[torch.Tensor], other: list[torch.Tensor], clip: float, words: str) -> Movement:
+    within = [float((a - b).norm()) / clip for a, b in zip(one, other, strict=True)]
+    return Movement(
+        distance=float(np.linalg.norm(within)), within=tuple(within), where=f"{words}, in ghost mode"
+    )
+
+
+def _summed(loss: Any, weights: FloatArray) -> list[torch.Tensor]:
+    """What the two passes leave in the parameters when the records' losses are multiplied by `weights`."""
+    tensor = loss.loss_per_sample
+    factors = torch.as_tensor(weights, dtype=tensor.dtype, device=tensor.device)
+    changed = copy.copy(loss)
+    changed.loss_per_sample = tensor * factors.view(-1, *([1] * (tensor.dim() - 1)))
+    groups = loss.optimizer.original_optimizer.param_groups
+    parameters = [p for group in groups for p in group["params"] if p.requires_grad]
+    # Gradients of whatever else the loss trains are left alone.
+    reached = list({id(p): p for p in (*parameters, *loss.module._module.parameters())}.values())
+    reached = [p for p in reached if p.requires_grad]
+    with _put_back(loss, reached), _graph_retained(reached):
+        for parameter in reached:
+            parameter.grad = None
+        changed.backward()
+        return [
+            torch.zeros_like(p, dtype=torch.float64) if p.grad is None else p.grad.detach().double()
+            for p in parameters
+        ]
+
+
+@contextmanager
+def _put_back(loss: Any, parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Undo what the passes change: activations that wait in layers, counters, norms and gradients."""
+    kept = [(p, p.grad, {name: _listed(value) for name, value in vars(p).items()}) for p in parameters]
+    owners = [(owner, dict(vars(owner))) for owner in (loss.module, loss.optimizer)]
+    try:
+        with ReplayRandomness().frozen(), kept_state(loss.module._module):
+            yield
+    finally:
+        for owner, values in owners:
+            vars(owner).clear()
+            vars(owner).update(values)
+        for parameter, gradient, values in kept:
+            parameter.grad = gradient
+            vars(parameter).clear()
+            vars(parameter).update(values)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, list) else value
+
+
+@contextmanager
+def _graph_retained(reached: list[nn.Parameter]) -> Iterator[None]:
+    """Let the real backward pass, which is still to come, find its graph."""
+    autograd: Any = torch.autograd
+    backward = autograd.backward
+
+    def retaining(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
+        if len(args) > 1:
+            kwargs["create_graph"] = args[1]
+        kwargs.update(retain_graph=True, inputs=reached)
+        backward(tensors, grad_tensors, **kwargs)
+
+    autograd.backward = retaining
+    try:
+        yield
+    finally:
+        autograd.backward = backward

@@ -1,0 +1,302 @@
+"""Records that reach each other's gradients: seen in wrong models and losses, and in no correct one."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from opacus import PrivacyEngine
+from opacus.layers import DPLSTM, DPMultiheadAttention
+from opacus.utils.batch_memory_manager import BatchMemoryManager
+from torch import nn
+from torch.nn.functional import cross_entropy, normalize
+from torch.utils.data import DataLoader, TensorDataset
+
+from dpaudit.attacks.replay import ReplayAttack
+from dpaudit.targets.observe import Observation, observe
+from dpaudit.targets.script import _NOBODY
+
+LOOKS = (ReplayAttack(steps=0, watch=False),)
+Loss = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def mean_loss(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(model(x), y)
+
+
+def ghost_loss(criterion: Any, model: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
+    return criterion(model(x), y)
+
+
+def trained(
+    network: nn.Module,
+    loss: Loss = mean_loss,
+    *,
+    batch_size: int = 12,
+    codes: bool = False,
+    physical: int | None = None,
+    fault: Callable[[Any], None] | None = None,
+    attacks: Any = LOOKS,
+    **private: Any,
+) -> tuple[Observation, str]:
+    """Six private steps under observation, or under none without attacks; and the weights."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(96, 8, generator=generator)
+    x = (x * 3).long().clamp(0, 9) if codes else x
+    y = torch.randint(0, 3, (96,), generator=generator)
+    torch.manual_seed(1)
+    if private.get("grad_sample_mode") == "ghost":
+        private["criterion"] = nn.CrossEntropyLoss()
+    with observe(attacks, _NOBODY, np.random.default_rng(0)) as seen:
+        made = PrivacyEngine().make_private(
+            module=network,
+            optimizer=torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1),
+            data_loader=DataLoader(TensorDataset(x, y), batch_size=batch_size),
+            noise_multiplier=1.0,
+            max_grad_norm=1.0,
+            **private,
+        )
+        model, optimizer, loader = made[0], made[1], made[-1]
+        if len(made) == 4:
+            loss = partial(ghost_loss, made[2])
+        if fault:
+            fault(model)
+
+        def go(batches: Any) -> None:
+            for features, labels in batches:
+                optimizer.zero_grad()
+                loss(model, features, labels).backward()
+                optimizer.step()
+
+        if physical:
+            with BatchMemoryManager(
+                data_loader=loader, max_physical_batch_size=physical, optimizer=optimizer
+            ) as small:
+                go(small)
+        else:
+            go(loader)
+    return seen, str([p.tolist() for p in network.parameters()] + [b.tolist() for b in network.buffers()])
+
+
+class Centred(nn.Module):
+    """Subtracts a statistic of the batch."""
+
+    def __init__(self, detached: bool = False):
+        super().__init__()
+        self.detached = detached
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = x.mean(0)
+        return x - (mean.detach() if self.detached else mean)
+
+
+class Neighbours(nn.Module):
+    """Mixes each record with the one before it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.7 * x + 0.3 * x.roll(1, 0)
+
+
+class Remembers(nn.Module):
+    """A correct layer with dropout, a buffer, a counter and a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.drop = nn.Linear(8, 8), nn.Dropout(0.5)
+        self.calls, self.sizes = 0, [0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.sizes.append(len(x))
+        self.last = self.drop(self.inner(x))
+        return self.last
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = DPLSTM(2, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.lstm(x.reshape(-1, 4, 2))[0][:, -1])
+
+
+class Attends(nn.Module):
+    """Embedding with padding, positions, attention and layer normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.norm = nn.Embedding(10, 6, padding_idx=0), nn.LayerNorm(6)
+        self.attention = DPMultiheadAttention(6, 2, batch_first=True)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        words = self.words(x)
+        mixed, _ = self.attention(words, words, words)
+        return {"logits": self.head(self.norm(words + mixed))}
+
+
+class Shuffled(nn.Module):
+    """Sorts its records and puts them back, as code for sequences of several lengths does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.drop, self.head = nn.Linear(8, 6), nn.Dropout(0.5), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        order = x.sum(1).argsort()
+        return self.head(self.drop(self.inner(x[order])))[order.argsort()]
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def contrastive(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    out = normalize(model(x), dim=1)
+    return cross_entropy(out @ out.T / 0.1, torch.arange(len(x)))
+
+
+def two_views(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    one, other = model(x), model(x + 0.1)
+    return cross_entropy(one @ other.T, torch.arange(len(x)))
+
+
+def squared(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(model(x), y) ** 2
+
+
+def spread(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    out = model(x)
+    return cross_entropy(out, y) + 0.5 * out.var(dim=0).mean()
+
+
+def weighted(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(model(x), y, weight=torch.tensor([1.0, 2.0, 3.0]), label_smoothing=0.1)
+
+
+def stable(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    out = model(x)
+    return cross_entropy(out - out.max(), y) * 1024.0
+
+
+def two_outputs(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    one, other = model(x), model(x.flip(1))
+    return cross_entropy(one, y) + (one - other).square().sum(1).mean()
+
+
+def beside_made_up(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    made_up = model(torch.randn_like(x))
+    return cross_entropy(model(x), y) + made_up.var(dim=0).mean()
+
+
+def tokens(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(model(x)["logits"].reshape(-1, 3), y.repeat_interleave(8))
+
+
+def half(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return cross_entropy(model(x), y)
+
+
+def linear(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return model(x)[:, 0].mean()
+
+
+NO_POISSON = {"poisson_sampling": False}
+WRONG = {
+    "batch statistics in the model": (lambda: nn.Sequential(nn.Linear(8, 6), Centred(), nn.Linear(6, 3)), {}),
+    "detached": (lambda: nn.Sequential(nn.Linear(8, 6), Centred(detached=True), nn.Linear(6, 3)), {}),
+    "mixed with the one before": (lambda: nn.Sequential(nn.Linear(8, 6), Neighbours(), nn.Linear(6, 3)), {}),
+    "before the first layer": (lambda: nn.Sequential(Centred(), nn.Linear(8, 3)), {}),
+    "after the last layer": (
+        lambda: nn.Sequential(nn.Linear(8, 3), nn.BatchNorm1d(3, affine=False, track_running_stats=False)),
+        {},
+    ),
+    "contrastive": (plain, {"loss": contrastive}),
+    "two views": (plain, {"loss": two_views}),
+    "squared mean": (plain, {"loss": squared}),
+    "variance over the batch": (plain, {"loss": spread}),
+    "in virtual batches": (plain, {"loss": contrastive, "physical": 6}),
+    "functorch": (plain, {"loss": contrastive, "grad_sample_mode": "functorch"}),
+}
+RIGHT = {
+    "plain": (plain, {}),
+    "one layer": (lambda: nn.Linear(8, 3), {}),
+    "dropout and state": (lambda: nn.Sequential(Remembers(), nn.Linear(8, 3)), {}),
+    "convolution and group normalisation": (
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (1, 8)), nn.Conv1d(1, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(24, 3)
+        ),
+        {},
+    ),
+    "recurrent": (Recurrent, {}),
+    "attention over words": (Attends, {"loss": tokens, "codes": True}),
+    "as many words as records": (Attends, {"loss": tokens, "codes": True, "batch_size": 8} | NO_POISSON),
+    "sorted": (Shuffled, {}),
+    "weights and smoothing": (plain, {"loss": weighted}),
+    "largest subtracted": (plain, {"loss": stable}),
+    "called twice": (plain, {"loss": two_outputs}),
+    "made-up records": (plain, {"loss": beside_made_up}),
+    "autocast": (plain, {"loss": half}),
+    "linear": (plain, {"loss": linear}),
+    "virtual batches": (plain, {"physical": 6}),
+    "bfloat16": (lambda: plain().bfloat16(), {"loss": lambda m, x, y: cross_entropy(m(x.bfloat16()), y)}),
+    "ghost": (plain, {"grad_sample_mode": "ghost"}),
+}  # fmt: skip
+
+
+def ran(network: Callable[[], nn.Module], options: dict[str, Any]) -> Observation:
+    torch.manual_seed(3)
+    return trained(network(), **options)[0]
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_records_that_reach_each_other_are_found(name: str) -> None:
+    found = list(ran(*WRONG[name]).coupling.findings())
+    assert [f.check for f in found] == ["one record, one gradient"], name
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_correct_model_and_loss_are_not_accused(name: str) -> None:
+    seen = ran(*RIGHT[name])
+    assert list(seen.coupling.findings()) == []
+    assert seen.coupling.looked >= 2, seen.coupling.untestable
+
+
+@pytest.mark.parametrize("name", ["dropout and state", "recurrent", "plain", "ghost"])
+def test_training_is_not_disturbed(name: str) -> None:
+    network, options = RIGHT[name]
+    torch.manual_seed(3)
+    watched, alone = network(), network()
+    alone.load_state_dict(watched.state_dict())
+    assert trained(watched, **options)[1] == trained(alone, **options, attacks=())[1]
+    assert [getattr(m, "calls", 0) for m in watched.modules()] == [
+        getattr(m, "calls", 0) for m in alone.modules()
+    ]
+    assert [getattr(m, "sizes", 0) for m in watched.modules()] == [
+        getattr(m, "sizes", 0) for m in alone.modules()
+    ]
+
+
+def first_layer_only(model: Any) -> None:
+    """A clip that forgets every parameter but two."""
+    model.trainable_parameters = model.trainable_parameters[:2]
+
+
+def of_the_batch(model: Any) -> None:
+    """A clip by the mean norm of the batch."""
+    real = type(model).get_norm_sample
+    model.get_norm_sample = lambda: real(model).mean().expand(len(real(model)))
+
+
+@pytest.mark.parametrize("fault", [None, first_layer_only, of_the_batch])
+@pytest.mark.parametrize("physical", [None, 6])
+def test_the_clip_of_ghost_mode_is_put_to_the_test(fault: Any, physical: int | None) -> None:
+    torch.manual_seed(3)
+    seen, _ = trained(plain(), grad_sample_mode="ghost", fault=fault, physical=physical)
+    moved = seen.coupling.ghost.moved(seen.optimizers[0])
+    assert moved is not None
+    assert (moved.distance > 1.01) == (fault is not None), moved
