@@ -16,8 +16,9 @@ from opacus.grad_sample import AbstractGradSampleModule, GradSampleModule
 from opacus.optimizers import DPOptimizer
 
 from dpaudit.evidence import Finding, Note
+from dpaudit.targets.blends import Blends
 from dpaudit.targets.draws import Loaders
-from dpaudit.targets.forward import Call, Untestable, kept_outputs, layers_of, row_that_moves
+from dpaudit.targets.forward import Call, Untestable, kept_outputs, layers_of, row_that_moves, tensors_of
 from dpaudit.targets.ghost import Ghost
 from dpaudit.targets.places import caller
 from dpaudit.targets.sway import swayed
@@ -40,6 +41,7 @@ class Coupling:
         self._suspicions: dict[str, list[Finding]] = {}
         self._busy = False
         self.ghost = Ghost()
+        self.blends = Blends()
         self.looked = 0
         self.untestable = ""
 
@@ -114,6 +116,7 @@ class Coupling:
                 if sway is None:
                     continue
                 call.swayed, call.place = sway, place
+                self.blends.look([*tensors_of((call.arguments, call.keywords))], handed)
                 call.moved, call.apart = row_that_moves(call, handed, rows)
                 self._done(call)
         except Exception as error:
@@ -176,6 +179,7 @@ class Coupling:
             if len(found) >= _LOOKS:
                 yield found[0]
                 return
+        yield from self.blends.findings()
 
     def notes(self) -> Iterator[Note]:
         """That nothing is known of model and loss, and why."""

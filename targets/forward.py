@@ -119,7 +119,7 @@ def _others_alike(
     call: Call, handed: Sequence[torch.Tensor], rows: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments with every record but the first replaced by one in the middle of the batch."""
-    tensors = [t for t in _tensors((call.arguments, call.keywords)) if t.dim() and len(t) == rows]
+    tensors = [t for t in tensors_of((call.arguments, call.keywords)) if t.dim() and len(t) == rows]
     records = [t for t in tensors if any(_same(t, each) for each in handed)] or tensors[:1]
     if not records:
         raise Untestable("no argument of the model has a row for each record")
@@ -238,7 +238,7 @@ def _hooked(layers: Sequence[nn.Module], hook: Callable[..., None], *, before: b
     return stack
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
     """Every tensor of nested arguments."""
     if isinstance(value, torch.Tensor):
         yield value
@@ -246,10 +246,10 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
         raise Untestable("packed sequences")
     elif isinstance(value, dict):
         for part in value.values():
-            yield from _tensors(part)
+            yield from tensors_of(part)
     elif type(value) in (list, tuple):
         for part in value:
-            yield from _tensors(part)
+            yield from tensors_of(part)
 
 
 def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:

@@ -30,6 +30,7 @@ for step, (x, y) in enumerate(batch for _ in range(2) for batch in loader):
     {after}
 """
 LOSS = "nn.functional.cross_entropy(model(x), y).backward()"
+PAIRS = "z = model(x); nn.functional.cross_entropy(z @ z.T, torch.arange(len(x))).backward()"
 HEAD = "head = nn.Linear(6, 2); beside = torch.optim.Adam(head.parameters())"
 BESIDE = "nn.functional.cross_entropy(model(x) + head(x), y).backward()"
 GENERATOR = """
@@ -53,6 +54,7 @@ def judged(tmp_path: Path, *, before: str = "", loss: str = LOSS, after: str = "
         ("", LOSS, "if step == 5: network[0].bias.requires_grad_(False)", "INCONCLUSIVE", "frozen"),
         (HEAD, BESIDE, "beside.step(); beside.zero_grad()", "REFUTED", "backward passes of private steps"),
         (GENERATOR, LOSS, GENERATE + "plain.step(); optimizer.zero_grad()", "NOT REFUTED", ""),
+        ("", PAIRS, "pass", "REFUTED", "one record, one gradient"),
         ("", LOSS, "with torch.no_grad(): network[0].bias.sub_(0.1)", "INCONCLUSIVE", "by no optimizer"),
         ("network.bfloat16(); x = x.bfloat16(); loader = DataLoader(TensorDataset(x, y), batch_size=20)",
          LOSS, "pass", "NOT REFUTED", ""),

@@ -36,6 +36,8 @@ def trained(
     *,
     batch_size: int = 12,
     codes: bool = False,
+    width: int = 8,
+    epochs: int = 1,
     physical: int | None = None,
     fault: Callable[[Any], None] | None = None,
     attacks: Any = LOOKS,
@@ -43,7 +45,7 @@ def trained(
 ) -> tuple[Observation, str]:
     """Six private steps under observation, or under none without attacks; and the weights."""
     generator = torch.Generator().manual_seed(5)
-    x = torch.randn(96, 8, generator=generator)
+    x = torch.randn(96, width, generator=generator)
     x = (x * 3).long().clamp(0, 9) if codes else x
     y = torch.randint(0, 3, (96,), generator=generator)
     torch.manual_seed(1)
@@ -76,7 +78,8 @@ def trained(
             ) as small:
                 go(small)
         else:
-            go(loader)
+            for _ in range(epochs):
+                go(loader)
     return seen, str([p.tolist() for p in network.parameters()] + [b.tolist() for b in network.buffers()])
 
 
@@ -154,6 +157,10 @@ def plain() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
 
 
+def wide() -> nn.Module:
+    return nn.Sequential(nn.Linear(12, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
 def contrastive(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     out = normalize(model(x), dim=1)
     return cross_entropy(out @ out.T / 0.1, torch.arange(len(x)))
@@ -171,6 +178,31 @@ def squared(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def spread(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     out = model(x)
     return cross_entropy(out, y) + 0.5 * out.var(dim=0).mean()
+
+
+def mixed_up(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    order = torch.randperm(len(x))
+    blend = 0.7 * x + 0.3 * x[order]
+    return 0.7 * cross_entropy(model(blend), y) + 0.3 * cross_entropy(model(blend), y[order])
+
+
+def centred(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(model((x - x.mean(0)) / x.std(0)), y)
+
+
+def contrasted(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    factor = 1 + torch.rand(len(x), 1)
+    return cross_entropy(model(x * factor + torch.rand(len(x), 1)), y)
+
+
+def standardised(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    x = (x - 0.3) / 1.7
+    x = (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)
+    return cross_entropy(model(x[torch.randperm(len(x))]), y)
+
+
+def noised(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(model(x + 0.1 * torch.randn_like(x)), y)
 
 
 def weighted(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -219,6 +251,8 @@ WRONG = {
     "two views": (plain, {"loss": two_views}),
     "squared mean": (plain, {"loss": squared}),
     "variance over the batch": (plain, {"loss": spread}),
+    "mixup": (wide, {"loss": mixed_up, "batch_size": 24, "width": 12}),
+    "mean of the batch subtracted": (wide, {"loss": centred, "batch_size": 24, "width": 12}),
     "in virtual batches": (plain, {"loss": contrastive, "physical": 6}),
     "functorch": (plain, {"loss": contrastive, "grad_sample_mode": "functorch"}),
 }
@@ -240,6 +274,10 @@ RIGHT = {
     "largest subtracted": (plain, {"loss": stable}),
     "called twice": (plain, {"loss": two_outputs}),
     "made-up records": (plain, {"loss": beside_made_up}),
+    "brightness and contrast": (wide, {"loss": contrasted, "batch_size": 24, "width": 12}),
+    "standardised by record": (wide, {"loss": standardised, "batch_size": 24, "width": 12}),
+    "noise added": (wide, {"loss": noised, "batch_size": 24, "width": 12}),
+    "full batch, centred": (wide, {"loss": centred, "batch_size": 96, "width": 12, "epochs": 3} | NO_POISSON),
     "autocast": (plain, {"loss": half}),
     "linear": (plain, {"loss": linear}),
     "virtual batches": (plain, {"physical": 6}),
