@@ -53,27 +53,33 @@ class StepCanary:
         return self.records if self.kind == "input" else 0
 
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> StepCanarySession:
-        """Start a session with a bank of its own."""
-        bank: Bank
+        """Start a session."""
+        return StepCanarySession(self, rng)
+
+    def bank(self, rng: np.random.Generator) -> Bank:
+        """Candidates for the steps of one optimizer."""
         match self.kind:
             case "input":
-                bank = Records(wanted=self.records)
+                return Records(wanted=self.records)
             case "dirac":
-                bank = Coordinates(rng, references=self.references, scale=self.scale)
+                return Coordinates(rng, references=self.references, scale=self.scale)
             case _:
-                bank = Directions(
+                return Directions(
                     rng, references=self.references, scale=self.scale, coordinates=self.coordinates
                 )
-        return StepCanarySession(self, bank, rng)
 
 
 class StepCanarySession:
-    """Ranks of the canaries of one run, in order of execution."""
+    """Ranks of the canaries of one run, of all of its optimizers, in order of execution."""
 
-    def __init__(self, attack: StepCanary, bank: Bank, rng: np.random.Generator):
+    def __init__(self, attack: StepCanary, rng: np.random.Generator):
         self._attack = attack
-        self._bank = bank
+        self._bank = attack.bank(rng)
         self._rng = rng
+        # Records ride in the batch of one optimizer, which is stripped of them before its step.
+        self.several = not attack.planted
+        self._banks: dict[int, Bank] = {0: self._bank}
+        self._competing = 0
         self._base: RowArray | None = None
         self._canary = -1
         self._p_values: list[FloatArray] = []
@@ -84,9 +90,14 @@ class StepCanarySession:
 
         Costs replays + 1 executions and the scores of (replays, d) residuals against K + 1 candidates.
         """
+        if step.optimizer not in self._banks:
+            self._banks[step.optimizer] = self._attack.bank(self._rng)
+        self._bank = self._banks[step.optimizer]
         competing = self._bank.prepare(step)
-        if competing < 2:
+        # Ranks among fewer would be no part of the sequence that the first optimizer began.
+        if competing < 2 or competing != (self._competing or competing):
             return None
+        self._competing = competing
         self._base = step.release(noise=False)
         chosen = self._rng.integers(competing, size=self._attack.replays)
         rows = [self._bank.row(int(i), step) for i in chosen]
@@ -110,7 +121,7 @@ class StepCanarySession:
         return (
             KnownNull(
                 p_values=p_values,
-                n_references=self._bank.competing - 1,
+                n_references=self._competing - 1,
                 unit="step",
                 phase=np.asarray(self._phases[: p_values.size], dtype=np.int64),
                 source=self._attack.name,

@@ -151,6 +151,8 @@ class Replay:
         movement: movement of each parameter by the one record that moved the release the farthest, over the
             clipping norm; empty if not measured.
         first_contradiction: executions up to the first contradiction beyond doubt; None without one.
+        part: phase of the ledger and number of steps in it, of the optimizer that was replayed, where a run
+            has several; empty where it made every step.
     """
 
     sensitivity: float
@@ -162,6 +164,7 @@ class Replay:
     law: tuple[tuple[str, float], ...] = ()
     movement: tuple[float, ...] = ()
     first_contradiction: int | None = None
+    part: tuple[tuple[int, int], ...] = ()
     source: str = "replay"
     access: Access = Access.REPLAY
     adjacency: Adjacency = Adjacency.ADD_REMOVE

@@ -97,8 +97,8 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         if isinstance(evidence, Finding):
             findings.append(evidence)
             continue
-        if isinstance(evidence, Note):
-            continue  # The checklist has it.
+        if isinstance(evidence, (Note, Replay)):
+            continue  # The checklist has it; replays are put together below.
         if not composable(claim):
             continue  # What one step shows becomes an epsilon only by composing the steps of a ledger.
         assert claim is not None
@@ -109,13 +109,14 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
             findings += sampler.findings(evidence, family, claim.ledger, alpha=level)
             continue
         estimates += (e for e in _estimates(evidence, family, shares) if _holds(e, stopped))
-        if isinstance(evidence, Replay):
-            findings += replay_findings(evidence, family)
-            # Below a level, and not beyond doubt: a run that was stopped for what was seen may not be asked.
-            findings += (
-                law_findings(evidence, alpha=_LAW_SHARE * shares[evidence.source]) if not stopped else ()
-            )
         curves += _step_curves(evidence, family, shares)
+    replays = [e for e in views[0].evidence if isinstance(e, Replay)]
+    if replays and claim is not None and composable(claim):
+        level = shares[replays[0].source]
+        parts = [(replay, family_of_part(replay, claim, plan.delta)) for replay in replays]
+        joint = noise.replays(parts, alpha=(1 - _LAW_SHARE) * level)
+        estimates += [joint] if _holds(joint, stopped) else []
+        findings += _replay_findings(parts, level, stopped)
     rates: list[Rate] = [
         _reconstruction_rate(e, claim, plan) for e in views[0].evidence if isinstance(e, Guesses)
     ]
@@ -155,6 +156,30 @@ def composable(claim: Claim | None) -> bool:
     if claim is None or not claim.ledger:
         return False
     return all(phase.sampler is not Sampler.UNKNOWN for phase in claim.ledger)
+
+
+def _replay_findings(
+    parts: Sequence[tuple[Replay, Family]], level: float, stopped: bool
+) -> Iterator[Finding]:
+    for replay, family in parts:
+        yield from replay_findings(replay, family)
+        # Below a level, and not beyond doubt: a run that was stopped for what was seen may not be asked.
+        if not stopped:
+            yield from law_findings(replay, alpha=_LAW_SHARE * level / len(parts))
+
+
+def family_of_part(replay: Replay, claim: Claim, delta: float) -> Family:
+    """Family by which a replay becomes an epsilon: of the steps of its own optimizer alone.
+
+    What these spend the run spends at least; that the steps of other optimizers are like them, nobody saw.
+    """
+    own = tuple(
+        replace(claim.ledger[i], steps=min(steps, claim.ledger[i].steps))
+        for i, steps in replay.part
+        if i < len(claim.ledger)
+    )
+    whole = claim if not own else replace(claim, ledger=own)
+    return family_for(whole, adjacency=replay.adjacency, delta=delta)
 
 
 def _whole_run(claim: Claim | None, plan: AuditPlan) -> Family:
@@ -207,8 +232,6 @@ def _estimates(evidence: Evidence, family: Family, shares: Mapping[str, float]) 
                 yield known_null.anytime(evidence, family, alpha=anytime)
         case Guesses():
             yield reconstruction.guesses(evidence, family, alpha=shares[evidence.source])
-        case Replay():
-            yield noise.replay(evidence, family, alpha=(1 - _LAW_SHARE) * shares[evidence.source])
 
 
 def spent_on_law(plan: AuditPlan, alpha: float) -> float:

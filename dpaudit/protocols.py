@@ -101,8 +101,7 @@ class Ended:
     """How a script ended.
 
     Attributes:
-        how: "finished", "crashed" (an exception, or an exit code that is not 0), "stopped" (by an attack) or
-            "interrupted".
+        how: "finished", "crashed" (an exception or exit code), "stopped" (by an attack) or "interrupted".
         code: that the interpreter would have ended with.
         message: of the exception, in one line.
         where: file and line in the user's own code.
@@ -158,7 +157,8 @@ class StepOracle(Protocol):
     divisor of the batch, so that they are in units of one record's gradient.
 
     Attributes:
-        index: number of the step, from 0.
+        optimizer: number of the private optimizer that makes the step, from 0.
+        index: number of the step among those of that optimizer, from 0.
         phase: index into the ledger as it ran.
         names: name of each parameter.
         sizes: number of elements of each parameter; they add up to d.
@@ -169,6 +169,7 @@ class StepOracle(Protocol):
         precision: relative rounding error of one per-record gradient.
     """
 
+    optimizer: int
     index: int
     phase: int
 
@@ -226,9 +227,8 @@ class StepOracle(Protocol):
         """Execute the real step on a batch of one's own without touching weights or state.
 
         Args:
-            batch: micro-batches of per-record gradients, (b_i, d) each, which may be empty; None for the
-                batch at hand. Where no per-record gradients are formed, their sum is what the
-                optimizer finds, clipped already.
+            batch: micro-batches (b_i, d) of per-record gradients, possibly empty; None for the batch at
+                hand. Where none are formed, the optimizer finds their sum, clipped already.
             after: a batch of one's own to make a step on first, so that what it leaves behind shows.
             noise: as in `release`.
             frozen: as in `release`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +13,16 @@ from dpaudit.protocols import Plants, RowArray, StepAttack, StepOracle, StepSess
 
 FIRST = 8
 """Steps at the start of a run that are all looked at."""
+
+
+@runtime_checkable
+class Several(Protocol):
+    """A session that may ride on every private optimizer of a run, and puts together what it collects."""
+
+    @property
+    def several(self) -> bool:
+        """Whether it does."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +63,7 @@ class ThinnedSession:
     def __init__(self, inner: StepSession, every: int):
         self._inner = inner
         self._every = every
+        self.several = isinstance(inner, Several) and inner.several
 
     def observe(self, step: StepOracle) -> RowArray | None:
         """See `StepSession`."""

@@ -11,6 +11,7 @@ from dpaudit.canary import Canaries
 from dpaudit.claim import Phase
 from dpaudit.evidence import Access, Evidence, KnownNull
 from dpaudit.protocols import Plants, RowArray, StepAttack, StepOracle, StepSession, StopTraining
+from dpaudit.schedule import Several
 from dpaudit.stats import known_null
 
 _MARGIN = 0.8
@@ -61,6 +62,11 @@ class StoppingSession:
     _noise: dict[int, float] = field(default_factory=dict)
     _index: int = 0
     _due: bool = False
+
+    @property
+    def several(self) -> bool:
+        """See `Several`."""
+        return isinstance(self.inner, Several) and self.inner.several
 
     def observe(self, step: StepOracle) -> RowArray | None:
         """See `StepSession`."""

@@ -96,7 +96,8 @@ def _pairs(given: torch.Tensor, source: torch.Tensor) -> int:
         residual = (step - along[:, None] * towards).square().sum(dim=1) / size**2
         fits = (residual < _FIT) & (along > _ROUNDING) & (along < 1 - _ROUNDING)
         # Of records that take few values, such as codes, a random change of one may look like another one.
-        found += any(len(towards[j].unique()) >= _COORDINATES for j in fits.nonzero().flatten().tolist())
+        values = (len(set(towards[j].tolist())) for j in fits.nonzero().flatten().tolist())
+        found += any(count >= _COORDINATES for count in values)
     return found
 
 

@@ -11,6 +11,7 @@ from functools import partial, wraps
 from typing import Any
 
 import numpy as np
+from opacus import PrivacyEngine
 from opacus.accountants import GaussianAccountant, IAccountant, PRVAccountant, RDPAccountant
 from opacus.accountants.analysis import rdp
 
@@ -84,6 +85,23 @@ class Books:
         finally:
             for kind, step, get_epsilon in originals:
                 kind.step, kind.get_epsilon = step, get_epsilon
+
+    @contextmanager
+    def asked(self, targets: list[tuple[float, float]]) -> Iterator[None]:
+        """Enter every epsilon and delta that an engine is asked to compute its noise for."""
+        original = PrivacyEngine.make_private_with_epsilon
+
+        @wraps(original)
+        def observed(engine: PrivacyEngine, /, *args: Any, **kwargs: Any) -> Any:
+            if "target_epsilon" in kwargs and "target_delta" in kwargs:
+                targets.append((float(kwargs["target_epsilon"]), float(kwargs["target_delta"])))
+            return original(engine, *args, **kwargs)
+
+        PrivacyEngine.make_private_with_epsilon = observed
+        try:
+            yield
+        finally:
+            PrivacyEngine.make_private_with_epsilon = original
 
     def last_delta(self, default: float) -> float:
         """The delta at which training code asked for its epsilon last."""

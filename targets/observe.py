@@ -32,6 +32,7 @@ from dpaudit.protocols import (
     StepSession,
     StopTraining,
 )
+from dpaudit.schedule import Several
 from dpaudit.targets import remarks
 from dpaudit.targets.books import Books
 from dpaudit.targets.bypass import Bypass
@@ -43,6 +44,7 @@ from dpaudit.targets.probe import OptimizerProbe
 from dpaudit.targets.transcript import Transcript
 
 _ACTIVE: ContextVar[Observation | None] = ContextVar("observation", default=None)
+_MOST_OPTIMIZERS = 16
 STREAM = 0xA0D1
 """Sets the random stream of attacks apart from all that a plain seed leads to."""
 
@@ -63,7 +65,8 @@ class Observation:
         self._rng = rng
         self.sessions: Sequence[StepSession] = tuple(attack.begin(canaries, rng) for attack in attacks)
         self._batch_sessions = tuple(s for s in self.sessions if isinstance(s, BatchSession))
-        self._unused = tuple(s for s in self.sessions if not isinstance(s, BatchSession))
+        self._riders = tuple(s for s in self.sessions if not isinstance(s, BatchSession))
+        self._claimed = 0
         self.engines: list[PrivacyEngine] = []
         self.targets: list[tuple[float, float]] = []
         self.names: dict[int, str] = {}
@@ -77,7 +80,6 @@ class Observation:
         self.planted = Planted(max((a.planted for a in attacks if isinstance(a, Plants)), default=0), rng)
         self._phases: dict[_Settings, int] = {}
         self._steps: list[remarks.Step] = []
-        self.stepped: set[int] = set()
         self.probes: list[OptimizerProbe] = []
         self._seeds = tuple(seeds)
         self.transcript = transcript
@@ -91,10 +93,13 @@ class Observation:
         """The engine that made an optimizer private last."""
         return self.engines[-1] if self.engines else None
 
-    def claim_sessions(self) -> Sequence[StepSession]:
-        """Hand the sessions to the first optimizer that steps; later ones are only counted."""
-        sessions, self._unused = self._unused, ()
-        return sessions
+    def claim_sessions(self) -> tuple[int, Sequence[StepSession]]:
+        """Hand the sessions to an optimizer that steps for the first time: those that ride on several, if not
+        to the first one, and none to those that come after many.
+        """
+        number, self._claimed = self._claimed, self._claimed + 1
+        riders = [s for s in self._riders if not number or (isinstance(s, Several) and s.several)]
+        return number, riders if number < _MOST_OPTIMIZERS else ()
 
     def strip(self, parameters: Sequence[torch.nn.Parameter]) -> RowArray:
         """Take planted records out of the batch of the step that is about to be made."""
@@ -132,7 +137,6 @@ class Observation:
     def step_made(self, optimizer: DPOptimizer, batch_size: int | None) -> int:
         """Enter one noisy step into the ledger and return the index of its phase."""
         self._tell()
-        self.stepped.add(id(optimizer))
         root, stated = self._returned.get(id(optimizer), (None, None))
         taken = self.loaders.taken(batch_size, [known for known, _ in self._returned.values()])
         self._taken = taken
@@ -329,7 +333,7 @@ def observe(
             observation.loaders.passing = observation.riding
         if any(attack.access is Access.REPLAY for attack in attacks):
             stack.enter_context(observation.coupling.watch())
-        stack.enter_context(_asked(observation))
+        stack.enter_context(observation.books.asked(observation.targets))
         PrivacyEngine.make_private = observed_make_private
         DPOptimizer.__init__ = observed_initialise
         try:
@@ -338,24 +342,6 @@ def observe(
             _ACTIVE.reset(token)
             PrivacyEngine.make_private = make_private
             DPOptimizer.__init__ = initialise
-
-
-@contextmanager
-def _asked(observation: Observation) -> Iterator[None]:
-    """Take note of every epsilon that an engine is asked to compute its noise for."""
-    original = PrivacyEngine.make_private_with_epsilon
-
-    @wraps(original)
-    def observed(engine: PrivacyEngine, /, *args: Any, **kwargs: Any) -> Any:
-        if "target_epsilon" in kwargs and "target_delta" in kwargs:
-            observation.targets.append((float(kwargs["target_epsilon"]), float(kwargs["target_delta"])))
-        return original(engine, *args, **kwargs)
-
-    PrivacyEngine.make_private_with_epsilon = observed
-    try:
-        yield
-    finally:
-        PrivacyEngine.make_private_with_epsilon = original
 
 
 def active() -> Observation | None:

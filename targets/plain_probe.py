@@ -23,7 +23,7 @@ class PlainProbe:
 
     max_grad_norm = 1.0
     noise_multiplier = 0.0
-    phase = 0
+    optimizer = phase = 0
     forms_rows = True
     micro_batches = 1
     precision = float(torch.finfo(torch.float32).eps)
@@ -33,7 +33,7 @@ class PlainProbe:
         self._rows = rows
         self._original = optimizer.step
         observation = active()
-        self._sessions = observation.claim_sessions() if observation else ()
+        self._sessions = observation.claim_sessions()[1] if observation else ()
         self._cache: RowArray | None = None
         self.index = 0
         bound = MethodType(lambda _, *args, **kwargs: self._step(*args, **kwargs), optimizer)

@@ -36,8 +36,8 @@ class Logbook(Protocol):
         """Take records that the audit planted out of the batch; returns their gradients, (k, d)."""
         ...
 
-    def claim_sessions(self) -> Sequence[StepSession]:
-        """The sessions that ride on the first optimizer that steps."""
+    def claim_sessions(self) -> tuple[int, Sequence[StepSession]]:
+        """Number of an optimizer that steps for the first time, and the sessions that ride on it."""
         ...
 
     def first_step(self, place: str) -> None:
@@ -74,6 +74,7 @@ class OptimizerProbe:
     """
 
     def __init__(self, optimizer: DPOptimizer, logbook: Logbook):
+        self.optimizer = 0
         self._optimizer = optimizer
         self._logbook = logbook
         self._executor = Executor(optimizer, logbook.seed(), self._histories)
@@ -84,6 +85,7 @@ class OptimizerProbe:
         self.index = 0
         self.phase = 0
         self._left: torch.Tensor | None = None
+        self.watched = False
         self.unwatched_from: int | None = None
         self.written = 0
         # A bound method of the optimizer itself: learning-rate schedulers take it apart and bind it anew.
@@ -108,7 +110,10 @@ class OptimizerProbe:
     def names(self) -> tuple[str, ...]:
         """Name in the model, or else position, and shape of each parameter."""
         known = self._logbook.names
-        return tuple(f"{known.get(id(p), f'#{i}')} {tuple(p.shape)}" for i, p in enumerate(self.parameters))
+        of = f"optimizer {self.optimizer + 1}: " if self.optimizer else ""
+        return tuple(
+            f"{of}{known.get(id(p), f'#{i}')} {tuple(p.shape)}" for i, p in enumerate(self.parameters)
+        )
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -194,7 +199,8 @@ class OptimizerProbe:
         known = [size for size in self._micro_batches if size is not None]
         batch_size = sum(known) if len(known) == len(self._micro_batches) else None
         if self.index == 0:
-            self._sessions = self._logbook.claim_sessions()
+            self.optimizer, self._sessions = self._logbook.claim_sessions()
+            self.watched = bool(self._sessions)
             self._logbook.first_step(caller())
             self._layout = self._identities()
         if self._sessions and self._identities() != self._layout:

@@ -250,12 +250,14 @@ def unwatched(observation: Observation) -> Iterator[Note]:
             measured=observation.planted.lost,
             meaning="Step canaries made of records stopped there: use random directions.",
         )
-    if len(observation.stepped) > 1:
+    stepped = [probe for probe in observation.probes if probe.index]
+    unseen = sum(not probe.watched for probe in stepped)
+    if unseen:
         yield Note(
             check="unwatched steps",
-            where=f"{len(observation.stepped)} private optimizers",
-            measured="only the first one that stepped was replayed",
-            meaning="Nothing is known of the clip and noise of the others: audit each by itself.",
+            where=f"{len(stepped)} private optimizers",
+            measured=f"{unseen} of them were not replayed",
+            meaning="Nothing is known of the clip and noise of these: audit each by itself.",
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,6 +32,8 @@ class Book:
         self.first: int | None = None
         self._stop_early = stop_early
         self._index = step.index
+        self._of = f" (optimizer {step.optimizer + 1})" if step.optimizer else ""
+        self._phases: Counter[int] = Counter()
         # Norm, factor and product are rounded one after the other.
         self._tolerance = max(1e-3, 2 * step.precision if step.precision > 1e-4 else 0.0)
         self._findings: dict[str, Finding] = {}
@@ -48,6 +52,7 @@ class Book:
     def at(self, step: StepOracle) -> None:
         """Go on to another step."""
         self._index = step.index
+        self._phases[step.phase] += 1
 
     def run(
         self,
@@ -70,12 +75,12 @@ class Book:
     def found(self, findings: Iterable[Finding]) -> None:
         """Keep the first finding of each check."""
         for finding in findings:
-            self._findings.setdefault(finding.check, finding)
+            self._findings.setdefault(finding.check, replace(finding, where=f"{finding.where}{self._of}"))
         self.settle()
 
     def note(self, note: Note) -> None:
         """Keep the first note of each kind."""
-        self._notes.setdefault(f"{note.check} {note.where}", note)
+        self._notes.setdefault(f"{note.check} {note.where}", replace(note, where=f"{note.where}{self._of}"))
 
     def moved(self, movement: Movement, step: StepOracle) -> None:
         """Take down how far one record moved the sum where the clip is not the optimizer's affair."""
@@ -130,11 +135,11 @@ class Book:
             if self._stop_early:
                 raise StopTraining(self._index, reason)
 
-    def measured(self, law: tuple[tuple[str, float], ...] = ()) -> Replay:
-        """The measurements as evidence."""
+    def measured(self, law: tuple[tuple[str, float], ...] = (), *, whole: bool = True) -> Replay:
+        """The measurements as evidence, of every step of the run or of the part that one optimizer made."""
         return Replay(
             sensitivity=self.worst.distance,
-            sensitivity_where=self.worst.where,
+            sensitivity_where=f"{self.worst.where}{self._of}",
             noise=self.log.samples(self.worst.within if self.worst.within.size else None),
             executions=self.executions,
             steps=self.looked,
@@ -142,6 +147,7 @@ class Book:
             law=law,
             movement=tuple(self.worst.movement.tolist()),
             first_contradiction=self.first,
+            part=() if whole else tuple(sorted(self._phases.items())),
         )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dpaudit.attacks.replay import ReplayAttack
 
 _IN_A_ROW = 3
+_FEWEST = 2
 
 
 @runtime_checkable
@@ -31,19 +32,23 @@ class ClipsInside(Protocol):
 class ReplaySession:
     """Looks at the first steps in a row, at others by chance, and at the noise of every one."""
 
+    several = True
+
     def __init__(self, attack: ReplayAttack, rng: np.random.Generator):
         self._attack = attack
         self._rng = rng
-        self._book: Book | None = None
+        self._books: dict[int, Book] = {}
         self._base: tuple[StepOracle, FloatArray, bool] | None = None
 
     def observe(self, step: StepOracle) -> None:
         """Look, if this step is due; costs about `repeats` + `budget` + 20 executions."""
         attack = self._attack
-        book = self._book = self._book or Book(step, stop_early=attack.stop_early)
+        if step.optimizer not in self._books:
+            self._books[step.optimizer] = Book(step, stop_early=attack.stop_early)
+        book = self._books[step.optimizer]
         book.at(step)
         due = step.index < _IN_A_ROW or self._rng.random() < 1.0 / attack.stride
-        if not due or book.looked >= attack.steps:
+        if not due or book.looked >= self._share(step.optimizer):
             return
         book.looked += 1
         looks.at_first_draws(step, book)
@@ -68,12 +73,16 @@ class ReplaySession:
             looks.at_clip(step, book, near)
             looks.at_not_finite(step, book, near)
 
+    def _share(self, optimizer: int) -> int:
+        """Looks at the steps of an optimizer: all at those of the first, fewer at each that came later."""
+        return min(self._attack.steps, max(_FEWEST, self._attack.steps // (optimizer + 1)))
+
     def released(self, gradient: RowArray) -> None:
         """Nothing was inserted."""
 
     def about_to_step(self, step: StepOracle) -> None:
         """Execute the step that is about to happen without its noise, so that its noise will be known."""
-        self._base, book = None, self._book
+        self._base, book = None, self._books.get(step.optimizer)
         if self._attack.watch and book is not None:
             silent = book.can_silence
             done = book.run(step, None, "the real batch", noise=not silent)
@@ -82,16 +91,18 @@ class ReplaySession:
 
     def stepped(self, released: RowArray) -> None:
         """Take down the noise of the real step."""
-        if self._base is None or self._book is None:
+        if self._base is None:
             return
         step, base, silent = self._base
         z = released.astype(np.float64) - base
         # Against a noisy execution, the difference of two draws has twice the variance of one.
-        self._book.noise(z if silent else z / np.sqrt(2.0), step, f"step {step.index}")
+        z = z if silent else z / np.sqrt(2.0)
+        self._books[step.optimizer].noise(z, step, f"step {step.index}")
 
     def evidence(self) -> tuple[Evidence, ...]:
-        """The measurements, and every contradiction that is beyond doubt."""
-        book = self._book
-        if book is None:
-            return ()
-        return (book.measured(book.log.law()), *book.findings, *book.notes)
+        """The measurements at each optimizer, and every contradiction that is beyond doubt."""
+        books, alone = self._books.values(), len(self._books) == 1
+        found: list[Evidence] = [book.measured(book.log.law(), whole=alone) for book in books]
+        for book in books:
+            found += (*book.findings, *book.notes)
+        return tuple(found)

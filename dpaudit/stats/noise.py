@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import chdtri, gammainc
@@ -210,6 +212,29 @@ def replay(evidence: Replay, family: Family, *, alpha: float) -> Estimate:
             "what was measured within a parameter is what one record can move there",
             "all steps are like the replayed ones",
         ),
+    )
+
+
+def replays(parts: Sequence[tuple[Replay, Family]], *, alpha: float) -> Estimate:
+    """The largest of the bounds from several optimizers of one run, each at an equal share of alpha.
+
+    Args:
+        parts: what was replayed of each, and the family of its own steps.
+        alpha: error probability of all together (Bonferroni).
+
+    Returns:
+        As from `replay`, with a p-value for all optimizers together.
+    """
+    found = [replay(evidence, family, alpha=alpha / len(parts)) for evidence, family in parts]
+    best = max(found, key=lambda e: -1.0 if e.epsilon_lower is None else e.epsilon_lower)
+    p_values = [e.p_value for e in found if e.p_value is not None]
+    known = [e.detectable for e in found if e.detectable is not None]
+    return replace(
+        best,
+        alpha=alpha,
+        p_value=min(1.0, len(found) * min(p_values)) if p_values else None,
+        detectable=max(known) if len(known) == len(found) else None,
+        n_observations=sum(e.n_observations for e in found),
     )
 
 

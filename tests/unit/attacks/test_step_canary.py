@@ -19,7 +19,7 @@ class GaussianStep:
     """A step over d coordinates that clips to 1, sums and adds noise."""
 
     def __init__(self, d: int, noise: float, rng: np.random.Generator):
-        self.sizes, self.index, self.phase = (d,), 0, 0
+        self.sizes, self.index, self.phase, self.optimizer = (d,), 0, 0, 0
         self.max_grad_norm = 1.0
         self._noise, self._rng = noise, rng
         self._others = rng.normal(size=d).astype(np.float32)
