@@ -78,11 +78,13 @@ def _judge(
 ) -> TargetRecord:
     audited = runs.get(0)
     recomputed = ledger.recompute(own)
+    # Composed for that a moment ago, and forgotten after the searches below.
+    owed = ledger.contradictions(own, audited.accounted) if audited is not None else ()
     views = [runs[index] for index in sorted(runs)] if audited else []
     found = measure.measure(plan, views, claim, alpha)
     findings = _placed(found.findings, audited)
     if audited is not None and own is not None:
-        findings += ledger.contradictions(own, audited.accounted)
+        findings += owed
         findings += _declared_but_not_private(target, audited, own)
     left = alpha - measure.spent_on_law(plan, alpha)
     return TargetRecord(

@@ -55,7 +55,9 @@ def settings() -> Any:
     """Context in which figures are made: matplotlib's defaults and ours, whatever the user's own style is."""
     import matplotlib
 
-    return matplotlib.rc_context({**matplotlib.rcParamsDefault, **_SETTINGS})
+    # To look at the backend loads all of pyplot, which no figure here is made with.
+    defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
+    return matplotlib.rc_context({**defaults, **_SETTINGS})
 
 
 def inline(figure: Figure, key: str, title: str, description: str) -> str:

@@ -20,6 +20,7 @@ from dpaudit.claim import Adjacency
 
 _CHERNOFF = np.array([-20.0, -12.0, -8.0, -5.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0])
 _LOST = 1e-15
+_RISE = 1e-12
 _OVERFLOWS, _LARGEST_EXPONENT = 30.0, 700.0
 
 
@@ -55,7 +56,28 @@ def _pmf(sigma: float, rate: float, kind: AdjacencyType, width: float) -> pld_pm
     x = _score_of_loss(inside, sigma, rate, kind)
     delta = certain
     delta[reached] = law.mu_upper_cdf(x) - np.exp(inside + law.mu_lower_log_cdf(x))
-    return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(width, low, high, np.clip(delta, 0.0, 1.0))
+    return _connected(width, low, np.clip(delta, 0.0, 1.0))
+
+
+def _connected(width: float, low: int, delta: FloatArray) -> pld_pmf.DensePLDPmf:
+    """Masses at losses `low * width` and on that give these deltas there (Doroshenko et al., Algorithm 1).
+
+    The same arithmetic as the library's, which goes through a dictionary of every grid point.
+
+    Raises:
+        ValueError: deltas that rise, which no mechanism has.
+    """
+    if delta.size == 1:
+        return pld_pmf.DensePLDPmf(width, low, 1 - delta, float(delta[0]), True)
+    if (np.diff(delta) > _RISE).any():
+        raise ValueError("Expected deltas that do not rise with epsilon. Use a coarser grid.")
+    delta = np.minimum.accumulate(delta)
+    fall = np.diff(delta)
+    mass = np.zeros_like(delta)
+    mass[0] = 1 - delta[0] + fall[0] / math.expm1(width)
+    mass[1:-1] = (fall[1:] - fall[:-1] * math.exp(width)) / math.expm1(width)
+    mass[-1] = fall[-1] / math.expm1(-width)
+    return pld_pmf.DensePLDPmf(width, low, np.maximum(0.0, mass), float(delta[-1]), True)
 
 
 def _score_of_loss(loss: FloatArray, sigma: float, rate: float, kind: AdjacencyType) -> FloatArray:
