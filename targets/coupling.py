@@ -25,7 +25,6 @@ from dpaudit.targets.sway import swayed
 
 _CALLS = 6
 _LOOKS = 2
-_TOLERANCE = 1e-4
 _CHECK = "one record, one gradient"
 
 
@@ -42,7 +41,8 @@ class Coupling:
         self._busy = False
         self.ghost = Ghost()
         self.blends = Blends()
-        self.looked = 0
+        self._watching = False
+        self.looked = self.steps = 0
         self.untestable = ""
 
     @contextmanager
@@ -71,6 +71,7 @@ class Coupling:
         for kind, forward in forwards:
             kind.forward = watched(forward)
         autograd.backward = watched_backward
+        self._watching = True
         try:
             with self.ghost.watch(self._aside):
                 yield
@@ -115,7 +116,9 @@ class Coupling:
             for call, sway in zip(calls, found, strict=True):
                 if sway is None:
                     continue
-                call.swayed, call.place = sway, place
+                # What is below this may be what a sum over the batch that cancels leaves.
+                call.swayed = sway if sway > call.tolerance(call.outputs[0]) else 0.0
+                call.place = place
                 self.blends.look([*tensors_of((call.arguments, call.keywords))], handed)
                 call.moved, call.apart = row_that_moves(call, handed, rows)
                 self._done(call)
@@ -136,6 +139,7 @@ class Coupling:
 
         A pass over made-up or public records beside the private ones may mix those as it likes.
         """
+        self.steps += 1
         self.ghost.step_made(optimizer)
         own = {id(p) for p in optimizer.params}
         for key, module in list(self._modules.items()):
@@ -147,7 +151,7 @@ class Coupling:
             self.looked += bool(tested)
             if tested and all(call.moved for call in tested):
                 self._suspect("model", _in_model(tested[0]))
-            elif tested and all(call.moved or (call.swayed or 0.0) > _TOLERANCE for call in tested):
+            elif tested and all(call.moved or bool(call.swayed) for call in tested):
                 self._suspect("loss", _in_loss(next(call for call in tested if not call.moved)))
             self._steps[key] = self._steps.get(key, 0) + 1
 
@@ -183,11 +187,11 @@ class Coupling:
 
     def notes(self) -> Iterator[Note]:
         """That nothing is known of model and loss, and why."""
-        if not self.looked and self.untestable:
+        if self._watching and self.steps and not self.looked:
             yield Note(
                 check="records apart in model and loss",
                 where="before the per-record gradients",
-                measured=f"not tested: {self.untestable}",
+                measured=f"not tested: {self.untestable or 'no forward pass of a GradSampleModule'}",
                 meaning="Layers and losses that mix the records of a batch would not have been seen.",
             )
 

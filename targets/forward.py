@@ -18,6 +18,7 @@ from dpaudit.targets.randomness import ReplayRandomness
 
 _KEPT = 0
 _PLACES = 16
+_ROUNDING = 1e-3
 _DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 
 
@@ -50,6 +51,12 @@ class Call:
     apart: float = 0.0
     swayed: float | None = None
     place: str = ""
+
+    def tolerance(self, tensor: torch.Tensor) -> float:
+        """Relative difference that may be rounding, in the precision of a tensor or of the pass."""
+        _, kind, enabled = self.autocast
+        kinds = (tensor.dtype, kind) if enabled else (tensor.dtype,)
+        return max(_ROUNDING, *(16 * float(torch.finfo(each).eps) for each in kinds))
 
 
 def layers_of(module: Any) -> dict[nn.Module, str]:
@@ -106,10 +113,10 @@ def row_that_moves(call: Call, handed: Sequence[torch.Tensor], rows: int) -> tup
         for one, same, two in zip(first[name], again[name], other.get(name, []), strict=False):
             if one.shape != two.shape or len(one) != rows:
                 continue
-            tolerance = _tolerance(one)
-            if _apart(one, same) > tolerance:
+            tolerance = call.tolerance(one)
+            if _apart(one, same, tolerance) > tolerance:
                 raise Untestable("two equal forward passes differ")
-            apart = _apart(one, two)
+            apart = _apart(one, two, tolerance)
             if apart > tolerance:
                 return name, apart
     return "", 0.0
@@ -157,14 +164,13 @@ def _inputs(
     return found, random.state()
 
 
-def _apart(one: torch.Tensor, two: torch.Tensor) -> float:
+def _apart(one: torch.Tensor, two: torch.Tensor, tolerance: float) -> float:
     """How far the record that stayed moved, over its norm; 0 where its row only changed its place."""
     before, after = one.flatten(1).double(), two.flatten(1).double()
     size = float(before[_KEPT].norm())
     if not (size > 0 and bool(torch.isfinite(before).all())):
         return 0.0
     distance = float((after[_KEPT] - before[_KEPT]).norm()) / size
-    tolerance = _tolerance(one)
     if distance <= tolerance:
         return distance
     # Code that sorts its records moves rows: then the same features are in another one.
@@ -173,10 +179,6 @@ def _apart(one: torch.Tensor, two: torch.Tensor) -> float:
     apart = torch.cdist(before, torch.cat([others, alike[None]])).min(dim=1).values
     norms = before.norm(dim=1)
     return 0.0 if bool((apart <= tolerance * norms)[norms > 0].any()) else distance
-
-
-def _tolerance(tensor: torch.Tensor) -> float:
-    return max(1e-4, 16 * float(torch.finfo(tensor.dtype).eps))
 
 
 @contextmanager

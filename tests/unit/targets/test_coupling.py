@@ -281,6 +281,10 @@ RIGHT = {
     "autocast": (plain, {"loss": half}),
     "linear": (plain, {"loss": linear}),
     "virtual batches": (plain, {"physical": 6}),
+    "bfloat16, largest subtracted": (
+        lambda: plain().bfloat16(),
+        {"loss": lambda m, x, y: stable(m, x.bfloat16(), y)},
+    ),
     "bfloat16": (lambda: plain().bfloat16(), {"loss": lambda m, x, y: cross_entropy(m(x.bfloat16()), y)}),
     "ghost": (plain, {"grad_sample_mode": "ghost"}),
 }  # fmt: skip
