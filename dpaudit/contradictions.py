@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from scipy.special import chdtri
 
+from dpaudit.accounting import family_for
+from dpaudit.claim import Claim
 from dpaudit.evidence import Finding, NoiseSample, Replay
 from dpaudit.stats import noise
 from dpaudit.stats.family import Family
@@ -61,6 +63,36 @@ def replay_findings(replay: Replay, family: Family) -> Iterator[Finding]:
             epsilon=family.epsilon(_at_most(pooled, 1) / sensitivity),
             remedy="Clip each record's gradient over all parameters together, before summing.",
         )
+
+
+def family_of_part(replay: Replay, claim: Claim, delta: float) -> Family:
+    """Family by which a replay becomes an epsilon: of the steps of its own optimizer alone.
+
+    What these spend the run spends at least; that the steps of other optimizers are like them, nobody saw.
+    """
+    own = tuple(
+        replace(claim.ledger[i], steps=min(steps, claim.ledger[i].steps))
+        for i, steps in replay.part
+        if i < len(claim.ledger)
+    )
+    whole = claim if not own else replace(claim, ledger=own)
+    return family_for(whole, adjacency=replay.adjacency, delta=delta)
+
+
+def part_findings(
+    parts: Sequence[tuple[Replay, Family]], *, alpha: float, stopped: bool
+) -> Iterator[Finding]:
+    """What the replays of several optimizers of one run show.
+
+    Args:
+        parts: what was replayed of each, and the family of its own steps.
+        alpha: spent over all of them on the law of their noise.
+        stopped: whether the run was stopped for what was seen, so that only what is beyond doubt counts.
+    """
+    for replay, family in parts:
+        yield from replay_findings(replay, family)
+        if not stopped:
+            yield from law_findings(replay, alpha=alpha / len(parts))
 
 
 def law_findings(replay: Replay, *, alpha: float) -> Iterator[Finding]:

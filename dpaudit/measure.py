@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from dpaudit.accounting import family_for
 from dpaudit.check import FloatArray
 from dpaudit.claim import Adjacency, Claim, Sampler
-from dpaudit.contradictions import law_findings, replay_findings
+from dpaudit.contradictions import family_of_part, part_findings
 from dpaudit.designs import paired_coins
 from dpaudit.disclosure import clustered_ranks, final_scores, slices
 from dpaudit.errors import UsageError
@@ -116,7 +116,7 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         parts = [(replay, family_of_part(replay, claim, plan.delta)) for replay in replays]
         joint = noise.replays(parts, alpha=(1 - _LAW_SHARE) * level)
         estimates += [joint] if _holds(joint, stopped) else []
-        findings += _replay_findings(parts, level, stopped)
+        findings += part_findings(parts, alpha=_LAW_SHARE * level, stopped=stopped)
     rates: list[Rate] = [
         _reconstruction_rate(e, claim, plan) for e in views[0].evidence if isinstance(e, Guesses)
     ]
@@ -156,30 +156,6 @@ def composable(claim: Claim | None) -> bool:
     if claim is None or not claim.ledger:
         return False
     return all(phase.sampler is not Sampler.UNKNOWN for phase in claim.ledger)
-
-
-def _replay_findings(
-    parts: Sequence[tuple[Replay, Family]], level: float, stopped: bool
-) -> Iterator[Finding]:
-    for replay, family in parts:
-        yield from replay_findings(replay, family)
-        # Below a level, and not beyond doubt: a run that was stopped for what was seen may not be asked.
-        if not stopped:
-            yield from law_findings(replay, alpha=_LAW_SHARE * level / len(parts))
-
-
-def family_of_part(replay: Replay, claim: Claim, delta: float) -> Family:
-    """Family by which a replay becomes an epsilon: of the steps of its own optimizer alone.
-
-    What these spend the run spends at least; that the steps of other optimizers are like them, nobody saw.
-    """
-    own = tuple(
-        replace(claim.ledger[i], steps=min(steps, claim.ledger[i].steps))
-        for i, steps in replay.part
-        if i < len(claim.ledger)
-    )
-    whole = claim if not own else replace(claim, ledger=own)
-    return family_for(whole, adjacency=replay.adjacency, delta=delta)
 
 
 def _whole_run(claim: Claim | None, plan: AuditPlan) -> Family:

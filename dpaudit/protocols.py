@@ -315,23 +315,6 @@ class StepAttack(Protocol):
 
 
 @runtime_checkable
-class Retrains(Protocol):
-    """A step attack that may want the training function run again, on neighbouring data."""
-
-    retrain: bool
-
-
-@runtime_checkable
-class Plants(Protocol):
-    """A step attack that wants records of its own to ride through forward and backward pass."""
-
-    @property
-    def planted(self) -> int:
-        """How many; 0 for none."""
-        ...
-
-
-@runtime_checkable
 class ModelAttack(Protocol):
     """An attack on released models. Its fields are its recipe."""
 

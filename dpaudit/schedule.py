@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from dpaudit.canary import Canaries
 from dpaudit.evidence import Access, Evidence
-from dpaudit.protocols import Plants, RowArray, StepAttack, StepOracle, StepSession
+from dpaudit.protocols import RowArray, StepAttack, StepOracle, StepSession
+from dpaudit.riding import Plants, Several
 
 FIRST = 8
 """Steps at the start of a run that are all looked at."""
-
-
-@runtime_checkable
-class Several(Protocol):
-    """A session that may ride on every private optimizer of a run, and puts together what it collects."""
-
-    @property
-    def several(self) -> bool:
-        """Whether it does."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from dpaudit.accounting import LedgerFamily
 from dpaudit.canary import Canaries
 from dpaudit.claim import Phase
 from dpaudit.evidence import Access, Evidence, KnownNull
-from dpaudit.protocols import Plants, RowArray, StepAttack, StepOracle, StepSession, StopTraining
-from dpaudit.schedule import Several
+from dpaudit.protocols import RowArray, StepAttack, StepOracle, StepSession, StopTraining
+from dpaudit.riding import Plants, Several
 from dpaudit.stats import known_null
 
 _MARGIN = 0.8

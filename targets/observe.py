@@ -25,14 +25,13 @@ from dpaudit.evidence import Access, Evidence, Finding, Note
 from dpaudit.protocols import (
     Batch,
     BatchSession,
-    Plants,
     RowArray,
     Spending,
     StepAttack,
     StepSession,
     StopTraining,
 )
-from dpaudit.schedule import Several
+from dpaudit.riding import Plants, Several
 from dpaudit.targets import remarks
 from dpaudit.targets.books import Books
 from dpaudit.targets.bypass import Bypass

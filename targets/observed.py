@@ -17,7 +17,8 @@ from dpaudit.canary import Canaries
 from dpaudit.check import FloatArray, IntArray
 from dpaudit.errors import TrialError, UsageError
 from dpaudit.evidence import Finding, Note
-from dpaudit.protocols import Retrains, StepAttack, StopTraining, View
+from dpaudit.protocols import StepAttack, StopTraining, View
+from dpaudit.riding import Retrains
 from dpaudit.targets import neighbouring_run
 from dpaudit.targets.observe import STREAM, observe
 from dpaudit.targets.transcript import Transcript

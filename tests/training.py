@@ -17,8 +17,8 @@ from dpaudit.attacks.reconstruction.prior_aware import PriorAware
 from dpaudit.attacks.replay import ReplayAttack
 from dpaudit.attacks.step_canary import StepCanary
 from dpaudit.canary import Canaries, make_pool
+from dpaudit.contradictions import law_findings, replay_findings
 from dpaudit.evidence import Finding, KnownNull, Replay
-from dpaudit.measure import law_findings, replay_findings
 from dpaudit.protocols import View
 from dpaudit.stats import known_null, noise
 from dpaudit.targets.broken import plant

@@ -16,9 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from dpaudit.accounting import family_for
 from dpaudit.attacks.replay import ReplayAttack
 from dpaudit.attacks.step_canary import StepCanary
-from dpaudit.contradictions import replay_findings
+from dpaudit.contradictions import family_of_part, replay_findings
 from dpaudit.evidence import Evidence, KnownNull, Note, Replay
-from dpaudit.measure import family_of_part
 from dpaudit.stats import known_null, noise
 from dpaudit.targets.broken import plant
 from dpaudit.targets.observe import Observation, observe

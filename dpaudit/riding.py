@@ -1,0 +1,32 @@
+"""What step attacks and their sessions may ask of a run beyond its steps."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Several(Protocol):
+    """A session that may ride on every private optimizer of a run, and puts together what it collects."""
+
+    @property
+    def several(self) -> bool:
+        """Whether it does."""
+        ...
+
+
+@runtime_checkable
+class Retrains(Protocol):
+    """A step attack that may want the training function run again, on neighbouring data."""
+
+    retrain: bool
+
+
+@runtime_checkable
+class Plants(Protocol):
+    """A step attack that wants records of its own to ride through forward and backward pass."""
+
+    @property
+    def planted(self) -> int:
+        """How many; 0 for none."""
+        ...
