@@ -125,14 +125,16 @@ class Coupling:
         except Exception as error:
             # Code of the user's own may refuse to run again: then nothing is known, and training goes on.
             self.untestable = str(error) if isinstance(error, Untestable) else type(error).__name__
-            for call in calls:
-                self._calls.remove(call)
+            self._forget(calls)
 
     def _done(self, call: Call) -> None:
-        self._calls.remove(call)
+        self._forget([call])
         call.outputs.clear()
         call.arguments, call.keywords = (), {}
         self._tested.append(call)
+
+    def _forget(self, calls: Sequence[Call]) -> None:
+        self._calls = [kept for kept in self._calls if kept not in calls]
 
     def step_made(self, optimizer: DPOptimizer) -> None:
         """Close the books of what the step is made of: it is suspect if all of its passes are.

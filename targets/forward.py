@@ -26,7 +26,7 @@ class Untestable(Exception):
     """Why nothing can be said of this pass."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Call:
     """One forward pass of a private model that a look was due at.
 

@@ -36,6 +36,7 @@ def trained(
     *,
     batch_size: int = 12,
     codes: bool = False,
+    hooks: bool = False,
     width: int = 8,
     epochs: int = 1,
     physical: int | None = None,
@@ -58,9 +59,10 @@ def trained(
             data_loader=DataLoader(TensorDataset(x, y), batch_size=batch_size),
             noise_multiplier=1.0,
             max_grad_norm=1.0,
+            wrap_model=not hooks,
             **private,
         )
-        model, optimizer, loader = made[0], made[1], made[-1]
+        model, optimizer, loader = network if hooks else made[0], made[1], made[-1]
         if len(made) == 4:
             loss = partial(ghost_loss, made[2])
         if fault:
@@ -115,6 +117,18 @@ class Remembers(nn.Module):
         self.sizes.append(len(x))
         self.last = self.drop(self.inner(x))
         return self.last
+
+
+class Draws(nn.Module):
+    """Draws as many random numbers as its records have negative features, and one more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(int((x < 0).sum()) + 1)
+        return self.inner(x) + 0.1 * noise[0]
 
 
 class Recurrent(nn.Module):
@@ -321,6 +335,21 @@ def test_training_is_not_disturbed(name: str) -> None:
     assert [getattr(m, "sizes", 0) for m in watched.modules()] == [
         getattr(m, "sizes", 0) for m in alone.modules()
     ]
+
+
+def test_what_cannot_be_executed_again_is_said_and_does_not_stop_training() -> None:
+    # Of the two passes of a step the second one only.
+    seen = ran(Draws, {"loss": lambda m, x, y: cross_entropy(m(x.abs()), y) + cross_entropy(m(x), y)})
+    assert list(seen.coupling.findings()) == []
+    assert "other random numbers" in seen.coupling.untestable
+    assert len(seen.ledger) == 1 and seen.ledger[0].steps == 8
+
+
+def test_where_nothing_was_looked_at_the_checklist_says_so() -> None:
+    torch.manual_seed(3)
+    seen, _ = trained(plain(), hooks=True)
+    notes = {note.check: note.measured for note in seen.notes()}
+    assert "no forward pass" in notes["records apart in model and loss"]
 
 
 def first_layer_only(model: Any) -> None:
