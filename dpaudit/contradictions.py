@@ -32,7 +32,7 @@ def replay_findings(replay: Replay, family: Family) -> Iterator[Finding]:
         return
     pooled = replace(
         samples[0],
-        where="every parameter",
+        where=f"every parameter{_of(samples)}",
         sum_of_squares=math.fsum(sample.sum_of_squares for sample in samples),
         count=sum(sample.count for sample in samples),
     )
@@ -106,12 +106,18 @@ def law_findings(replay: Replay, *, alpha: float) -> Iterator[Finding]:
         if p_value < alpha / len(replay.law):
             yield Finding(
                 check=f"noise: {name}",
-                where="noise of the replayed and of the real steps",
+                where=f"noise of the replayed and of the real steps{_of(replay.noise)}",
                 expected="independent normal noise, drawn anew for every coordinate of every step",
                 measured=f"p = {p_value:.2g} for {name}",
                 epsilon=None,
                 remedy="Draw the noise with torch.normal(0, noise_multiplier * max_grad_norm, size).",
             )
+
+
+def _of(samples: Sequence[NoiseSample]) -> str:
+    """Which optimizer the parameters are of, where their names say one."""
+    names = {sample.where.partition(": ")[0] for sample in samples if sample.where.startswith("optimizer ")}
+    return f" of {min(names)}" if names else ""
 
 
 def _clearly_below(sample: NoiseSample) -> bool:

@@ -103,7 +103,7 @@ def test_a_fault_of_the_second_optimizer_is_found_and_named() -> None:
     assert claim is not None
     assert not list(replay_findings(first, family_of_part(first, claim, 1e-5)))
     found = list(replay_findings(second, family_of_part(second, claim, 1e-5)))
-    assert [f.check for f in found] == ["noise"]
+    assert [(f.check, f.where) for f in found] == [("noise", "every parameter of optimizer 2")]
     assert all(sample.where.startswith("optimizer 2: ") for sample in second.noise)
 
 
