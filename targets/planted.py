@@ -36,6 +36,7 @@ class Planted:
         self._rng = rng
         self._bank: list[torch.Tensor] = []
         self._riding: deque[tuple[int, int]] = deque(maxlen=_MEMORY)
+        self._last: list[tuple[int, int]] = []
 
     def passing(self, batch: Any, size: int) -> Any:
         """The batch of `size` records with the bank behind it, once there is one."""
@@ -62,15 +63,23 @@ class Planted:
         Empty where none rode along. Where rows and records do not agree, nothing is planted from then on.
         """
         none: RowArray = np.zeros((0, sum(p.numel() for p in parameters)), dtype=np.float32)
-        riding = list(self._riding)
+        fresh = bool(self._riding)
+        # A second optimizer steps on the batch of the first.
+        riding = list(self._riding) or self._last
         self._riding.clear()
-        if not any(extra for _, extra in riding) or not all(rows_of.has_samples(p) for p in parameters):
+        if not any(extra for _, extra in riding):
+            return none
+        if not all(rows_of.has_samples(p) for p in parameters):
+            self.lost = "no per-record gradients are formed, so that nothing can be taken out again"
             return none
         rows = len(rows_of.samples(parameters[0]))
         while riding and sum(size + extra for size, extra in riding) > rows:
             # Batches that were handed out and not used.
             riding = riding[1:]
+        self._last = riding
         if sum(size + extra for size, extra in riding) != rows:
+            if not fresh:
+                return none
             self.lost = f"found {rows} gradient rows after the batches {self._words(riding)}"
             return none
         own = np.concatenate([np.repeat([True, False], pair) for pair in riding])

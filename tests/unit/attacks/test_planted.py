@@ -20,13 +20,14 @@ from dpaudit.stats.ledger_family import LedgerFamily
 from dpaudit.stats.tradeoff import gaussian_epsilon
 from dpaudit.targets.broken import plant
 from dpaudit.targets.observe import observe
+from dpaudit.targets.planted import Planted
 from tests.training import canaries
 
 STEPS = 36
 
 
 def trained(
-    *, fault: str | None = None, physical: int = 0, split: bool = False, noise: float = 1.0
+    *, fault: str | None = None, physical: int = 0, split: bool = False
 ) -> tuple[tuple[Any, ...], list[int]]:
     """Train with 12 records riding along; returns evidence, and the size of each step's batch."""
     torch.manual_seed(5)
@@ -43,7 +44,7 @@ def trained(
             module=model,
             optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
             data_loader=loader,
-            noise_multiplier=noise,
+            noise_multiplier=1.0,
             max_grad_norm=1.0,
         )
         entered = seen.step_made
@@ -102,3 +103,25 @@ def test_a_loop_that_drops_rows_is_told_of_and_not_ranked() -> None:
     evidence, _ = trained(split=True)
     assert not any(isinstance(e, KnownNull) for e in evidence)
     assert any(isinstance(e, Note) and e.check == "planted records" for e in evidence)
+
+
+def weight(rows: torch.Tensor | None) -> nn.Parameter:
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad_sample = rows  # type: ignore[attr-defined]
+    return parameter
+
+
+def test_every_optimizer_of_a_batch_is_rid_of_planted_rows_or_nothing_more_is_planted() -> None:
+    planted = Planted(3, np.random.default_rng(0))
+    batch = torch.arange(20.0).view(10, 2), torch.arange(10)
+    assert len(planted.passing(batch, 10)[0]) == 13
+    first, second = (weight(torch.arange(26.0).view(13, 2)) for _ in range(2))
+    for parameter in (first, second):
+        candidates = planted.strip([parameter])
+        assert candidates.tolist() == torch.arange(20.0, 26.0).view(3, 2).tolist()
+        assert parameter.grad_sample.tolist() == torch.arange(20.0).view(10, 2).tolist()  # type: ignore[attr-defined]
+    elsewhere = weight(torch.ones(4, 2))
+    assert not planted.strip([elsewhere]).size and not planted.lost
+    planted.passing(batch, 10)
+    assert not planted.strip([weight(None)]).size and "taken out" in planted.lost
+    assert len(planted.passing(batch, 10)[0]) == 10
