@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpaudit.canary import Canaries
-from dpaudit.evidence import Access, Draws, Evidence, Sampling
-from dpaudit.protocols import Batch, RowArray, StepOracle
+from dpaudit.evidence import Access, Batch, Draws, Evidence, Sampling
+from dpaudit.protocols import RowArray, StepOracle
 
 _Key = tuple[int, float, str, str, bool]
 

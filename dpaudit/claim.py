@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dpaudit.check import in_range
+from dpaudit.check import FloatArray, in_range
 
 
 class Adjacency(StrEnum):
@@ -78,3 +78,20 @@ class Claim:
         """Refuse an impossible epsilon or delta."""
         in_range("epsilon", self.epsilon, 0.0, float("inf"))
         in_range("delta", self.delta, 0.0, 1.0, open_high=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """Epsilon over the course of training, as the run's own accountant states it.
+
+    Attributes:
+        accountant: in words.
+        delta: at which it was asked.
+        steps: (k,) noisy steps so far.
+        epsilon: (k,) stated after so many.
+    """
+
+    accountant: str
+    delta: float
+    steps: FloatArray
+    epsilon: FloatArray

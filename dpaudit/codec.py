@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from dpaudit.claim import Claim, Phase
+from dpaudit.claim import Claim, Phase, Spending
 from dpaudit.evidence import (
     Draws,
     Finding,
@@ -22,7 +22,6 @@ from dpaudit.evidence import (
     Sampling,
     TwoSample,
 )
-from dpaudit.protocols import Spending
 
 _NOUNS = {
     noun.__name__: noun

@@ -19,6 +19,29 @@ class Access(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The records of one noisy step, as the data loader handed them out.
+
+    Attributes:
+        records: (b,) their numbers; empty where only the size is known.
+        size: b.
+        n_records: how many records there are.
+        sample_rate: with which each is said to enter the step.
+        period: steps in one pass over the data; 0 where unknown.
+        where: the loader, in words.
+        public: why the batch is known to anybody; else empty.
+    """
+
+    records: IntArray
+    size: int
+    n_records: int
+    sample_rate: float
+    period: int
+    where: str
+    public: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KnownNull:
     """Ranks of inserted canaries among references that were never inserted.
 

@@ -3,58 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpaudit.canary import Canaries
-from dpaudit.check import FloatArray, IntArray
-from dpaudit.claim import Claim, Ledger
-from dpaudit.evidence import Access, Evidence, Finding
+from dpaudit.check import FloatArray
+from dpaudit.claim import Claim, Ledger, Spending
+from dpaudit.evidence import Access, Batch, Evidence, Finding
 
 RowArray = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spending:
-    """Epsilon over the course of training, as the run's own accountant states it.
-
-    Attributes:
-        accountant: in words.
-        delta: at which it was asked.
-        steps: (k,) noisy steps so far.
-        epsilon: (k,) stated after so many.
-    """
-
-    accountant: str
-    delta: float
-    steps: FloatArray
-    epsilon: FloatArray
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """The records of one noisy step, as the data loader handed them out.
-
-    Attributes:
-        records: (b,) their numbers; empty where only the size is known.
-        size: b.
-        n_records: how many records there are.
-        sample_rate: with which each is said to enter the step.
-        period: steps in one pass over the data; 0 where unknown.
-        where: the loader, in words.
-        public: why the batch is known to anybody; else empty.
-    """
-
-    records: IntArray
-    size: int
-    n_records: int
-    sample_rate: float
-    period: int
-    where: str
-    public: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +23,8 @@ class View:
 
     Attributes:
         canaries: the pool, and who was in.
-        scores: (n, classes) float64 log-probabilities of the final model over the pool.
+        scores: (n, classes) float64 log-probabilities of the final model over the pool; (n, 1) where the
+            model gives a record one likelihood: the mean of its tokens.
         test_accuracy: on records outside the pool.
         train_accuracy: on the members with their true labels.
         n_parameters: trainable parameters.
@@ -77,6 +38,13 @@ class View:
         spending: epsilon over the course of training, by accountant.
         place: file and line of the user's own code that makes the private steps; empty if unknown.
         stopped: at which step an attack stopped the run, which then has no final model: `scores` are (n, 0).
+        test_scores: (k, classes) as `scores`, over the records outside the game.
+        queries: (q, n, classes) as `scores`, over changed copies of the pool, the same for every model.
+        distances: (d, n) how far along each direction the label changes, in standard deviations of the
+            features; 0 where it is wrong already, inf where it never changes.
+        gradient_norms: (n,) of the loss of each record over all trainable parameters.
+
+    The last three are empty unless an attack of the plan asks for them (`Asks`).
     """
 
     canaries: Canaries
@@ -94,25 +62,10 @@ class View:
     spending: tuple[Spending, ...] = ()
     stopped: int | None = None
     place: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """How a script ended.
-
-    Attributes:
-        how: "finished", "crashed" (an exception or exit code), "stopped" (by an attack) or "interrupted".
-        code: that the interpreter would have ended with.
-        message: of the exception, in one line.
-        where: file and line in the user's own code.
-        step: at which an attack stopped it.
-    """
-
-    how: str
-    code: int = 0
-    message: str = ""
-    where: str = ""
-    step: int | None = None
+    test_scores: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    queries: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 0)))
+    distances: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    gradient_norms: FloatArray = field(default_factory=lambda: np.zeros(0))
 
 
 class StopTraining(BaseException):
@@ -332,6 +285,31 @@ class ModelAttack(Protocol):
         Returns:
             (targets, n); NaN where the attack cannot say.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is wanted of every model beyond the scores of its records.
+
+    Attributes:
+        copies: changed copies of each record to be scored.
+        directions: along which the nearest change of the label is looked for.
+        gradients: whether each record's gradient is measured.
+    """
+
+    copies: int = 0
+    directions: int = 0
+    gradients: bool = False
+
+
+@runtime_checkable
+class Asks(Protocol):
+    """A model attack that needs more of a model than the scores of its records."""
+
+    @property
+    def asked(self) -> Asked:
+        """What it needs."""
         ...
 
 

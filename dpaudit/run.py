@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from dpaudit.trial import (
     AUDITED,
     SHADOW,
     TrialSpec,
+    asked_of,
     attacks_of,
     canaries_of,
     execute,
@@ -153,6 +154,7 @@ def _specs(job: Job, device: str, code: str) -> tuple[TrialSpec, ...]:
                 "seed": [plan.seed, position, index],
                 "delta": plan.delta,
                 "device": device,
+                "asked": asdict(asked_of(plan)),
             }
             key = hashlib.sha256(canonical(content).encode()).hexdigest()[:32]
             specs.append(

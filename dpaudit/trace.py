@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dpaudit import __version__, legacy
+from dpaudit.ending import Ended
 from dpaudit.errors import UsageError
 from dpaudit.judge import EXIT, EXIT_LOST, AuditJudgement, judge_audit
 from dpaudit.measure import weights
 from dpaudit.plan import AuditPlan, parse
-from dpaudit.protocols import Ended, StepAttack, View
+from dpaudit.protocols import StepAttack, View
 from dpaudit.record import RECORD_NAME, SCHEMA_VERSION, AuditRecord, Provenance, TrialRecord, dump
 from dpaudit.registry import ATTACKS, SCRIPT_TARGET, resolve
 from dpaudit.schedule import Thinned

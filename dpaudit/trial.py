@@ -17,7 +17,7 @@ import numpy as np
 from dpaudit.canary import Canaries, Pool, given_pool, make_pool
 from dpaudit.errors import DpauditError, TrialError, UsageError, nearest
 from dpaudit.plan import AuditPlan, DataPlan, TargetPlan
-from dpaudit.protocols import ModelAttack, StepAttack, Target, View
+from dpaudit.protocols import Asked, Asks, ModelAttack, StepAttack, Target, View
 from dpaudit.registry import (
     ATTACKS,
     DATA,
@@ -77,6 +77,7 @@ def execute(spec: TrialSpec) -> float:
         fit=training_function(spec.plan, target_plan, spec.plan_folder),
         options=spec.plan.options_of(target_plan),
         delta=spec.plan.delta,
+        asked=asked_of(spec.plan),
     )
     attacks = step_attacks(spec.plan) if spec.kind == AUDITED else ()
     seed = _integer_seed(spec.plan.seed, _TRAIN_STREAM, position, spec.index)
@@ -179,6 +180,16 @@ def step_attacks(plan: AuditPlan) -> tuple[StepAttack, ...]:
 def model_attacks(plan: AuditPlan) -> tuple[ModelAttack, ...]:
     """Those on the final models."""
     return tuple(attack for attack in attacks_of(plan).values() if isinstance(attack, ModelAttack))
+
+
+def asked_of(plan: AuditPlan) -> Asked:
+    """What the model attacks together want of every model."""
+    wanted = [attack.asked for attack in model_attacks(plan) if isinstance(attack, Asks)]
+    return Asked(
+        copies=max((asked.copies for asked in wanted), default=0),
+        directions=max((asked.directions for asked in wanted), default=0),
+        gradients=any(asked.gradients for asked in wanted),
+    )
 
 
 def module_files(functions: Iterable[Callable[..., Any]]) -> tuple[Path, ...]:

@@ -15,8 +15,7 @@ from opacus import PrivacyEngine
 from opacus.accountants import GaussianAccountant, IAccountant, PRVAccountant, RDPAccountant
 from opacus.accountants.analysis import rdp
 
-from dpaudit.claim import Ledger, Phase
-from dpaudit.protocols import Spending
+from dpaudit.claim import Ledger, Phase, Spending
 
 _POINTS = 40
 _FEWEST = 3

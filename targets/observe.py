@@ -20,13 +20,11 @@ from opacus.optimizers import DPOptimizer
 
 from dpaudit.canary import Canaries
 from dpaudit.check import IntArray
-from dpaudit.claim import Adjacency, Claim, Ledger, Phase, Sampler
-from dpaudit.evidence import Access, Evidence, Finding, Note
+from dpaudit.claim import Adjacency, Claim, Ledger, Phase, Sampler, Spending
+from dpaudit.evidence import Access, Batch, Evidence, Finding, Note
 from dpaudit.protocols import (
-    Batch,
     BatchSession,
     RowArray,
-    Spending,
     StepAttack,
     StepSession,
     StopTraining,

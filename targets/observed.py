@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 
 from dpaudit.canary import Canaries
 from dpaudit.check import FloatArray, IntArray
-from dpaudit.errors import TrialError, UsageError
+from dpaudit.errors import UsageError
 from dpaudit.evidence import Finding, Note
-from dpaudit.protocols import StepAttack, StopTraining, View
+from dpaudit.protocols import Asked, StepAttack, StopTraining, View
 from dpaudit.riding import Retrains
 from dpaudit.targets import neighbouring_run
+from dpaudit.targets.answers import Predict, changed, distances, gradient_norms, log_probabilities
 from dpaudit.targets.observe import STREAM, observe
 from dpaudit.targets.transcript import Transcript
 
-Predict = Callable[[torch.Tensor], torch.Tensor]
 Fit = Callable[..., Predict]
-_BATCH = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +37,13 @@ class TrainingFunction:
             a module or callable from raw features (b, ...) to logits (b, classes).
         options: keyword arguments of `fit` from the plan.
         delta: at which the run's accountant is asked for its epsilon.
+        asked: what the attacks want to know of the finished model beside its scores.
     """
 
     name: str
     fit: Fit
     delta: float
+    asked: Asked = field(default_factory=Asked)
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def train(
@@ -61,11 +62,13 @@ class TrainingFunction:
             model = self._call(canaries, seed, device)
         again = self._again(canaries, seed, device) if _retrains(attacks) and seen.ledger else ()
         scores = log_probabilities(model, canaries.x, device)
+        test_scores = log_probabilities(model, canaries.test_x, device)
         clean = canaries.member & ~canaries.canary
-        return View(
+        view = View(
             canaries=canaries,
             scores=scores,
-            test_accuracy=accuracy(log_probabilities(model, canaries.test_x, device), canaries.test_y),
+            test_scores=test_scores,
+            test_accuracy=accuracy(test_scores, canaries.test_y),
             train_accuracy=accuracy(scores[clean], canaries.y[clean]),
             n_parameters=n_parameters(model),
             claim=seen.claim(self.delta),
@@ -76,8 +79,9 @@ class TrainingFunction:
             spending=seen.spending(self.delta),
             place=seen.place,
             weights_sha256=hash_of(model),
-            seconds=time.perf_counter() - start,
         )
+        view = _with_answers(view, model, self.asked, device)
+        return replace(view, seconds=time.perf_counter() - start)
 
     def _again(self, canaries: Canaries, seed: int, device: str) -> tuple[Finding | Note, ...]:
         """Train again, on neighbouring data and under the same releases."""
@@ -104,35 +108,23 @@ class TrainingFunction:
         return model
 
 
+def _with_answers(view: View, model: Predict, asked: Asked, device: str) -> View:
+    """The view with what the attacks asked for, as far as this kind of record can have it."""
+    x, y = view.canaries.x, view.canaries.y
+    if asked.gradients:
+        view = replace(view, gradient_norms=gradient_norms(model, x, y, device))
+    if view.scores.shape[1] == 1:
+        return view  # A token has no neighbour, and a likelihood no label.
+    if asked.copies:
+        answers = [log_probabilities(model, copy, device) for copy in changed(x, asked.copies)]
+        view = replace(view, queries=np.stack(answers))
+    if asked.directions:
+        view = replace(view, distances=distances(model, x, y, asked.directions, device))
+    return view
+
+
 def _retrains(attacks: Sequence[StepAttack]) -> bool:
     return any(isinstance(attack, Retrains) and attack.retrain for attack in attacks)
-
-
-def log_probabilities(model: Predict, x: FloatArray, device: str) -> FloatArray:
-    """Float64 log-probabilities (n, classes) of `model` on raw features (n, ...).
-
-    Raises:
-        TrialError: outputs are not (n, classes) or not finite.
-    """
-    if isinstance(model, torch.nn.Module):
-        model.eval()
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(x), _BATCH):
-            features = torch.as_tensor(x[start : start + _BATCH], dtype=torch.float32, device=device)
-            parts.append(torch.log_softmax(model(features).double(), dim=-1).cpu())
-    outputs: FloatArray = torch.cat(parts).numpy()
-    if outputs.ndim != 2 or len(outputs) != len(x):
-        raise TrialError(
-            f"Expected logits of shape ({len(x)}, classes), found {outputs.shape}. Return one row a record."
-        )
-    if not np.isfinite(outputs).all():
-        bad = int((~np.isfinite(outputs)).any(axis=1).sum())
-        raise TrialError(
-            f"Expected finite logits, found NaN or infinity for {bad} of {len(x)} records. "
-            "Lower the learning rate or repair the loss."
-        )
-    return outputs
 
 
 @contextmanager
@@ -150,7 +142,9 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def accuracy(scores: FloatArray, labels: IntArray) -> float:
-    """Share of records whose label has the largest score; NaN without records."""
+    """Share of right labels; NaN where there are none, or where the model gives a likelihood alone."""
+    if scores.shape[1] == 1:
+        return float("nan")
     return float((scores.argmax(axis=1) == labels).mean()) if len(labels) else float("nan")
 
 

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 
 from dpaudit.canary import Canaries
+from dpaudit.ending import Ended
 from dpaudit.errors import UsageError
 from dpaudit.evidence import Access, Finding, Note
-from dpaudit.protocols import Ended, StepAttack, StopTraining, View
+from dpaudit.protocols import StepAttack, StopTraining, View
 from dpaudit.targets.broken import plant
 from dpaudit.targets.bypass import parameters_of
 from dpaudit.targets.observe import STREAM, Observation, observe
