@@ -20,14 +20,15 @@ from dpaudit.protocols import View
 
 _MOST_FREEDOM = 1e4
 _LEAST_VARIANCE = 1e-8
+_FEWEST_FOR_A_LINE = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bavaria:
     """Ratio of the Student-t predictive densities of the log-odds, in against out.
 
-    The prior mean of a record's log-odds with it in is that without it plus the shift common to all records,
-    and the other way round: so that a record which all shadows had in, or none, still has a score.
+    The prior mean of a record's log-odds with it in lies on a line over those without it, and the other way
+    round: so that a record which all shadows had in, or none, still has a score.
     """
 
     name: str = "bavaria"
@@ -43,11 +44,10 @@ class Bavaria:
         if not member.any() or member.all():
             return np.full(observed.shape, np.nan)
         inside, outside = _summary(phi, member), _summary(phi, ~member)
-        shift, shift_variance = _shift(inside, outside)
         result = np.zeros(observed.shape)
-        for sign, side, other, offset in ((1.0, inside, outside, shift), (-1.0, outside, inside, -shift)):
-            freedom, variance = _variance_prior(side, inside, outside, observed, phi)
-            centre, spread = _mean_prior(side, other, offset, shift_variance, variance)
+        for sign, side, other in ((1.0, inside, outside), (-1.0, outside, inside)):
+            freedom, variance = _variance_prior(side, other, observed, phi)
+            centre, spread = _mean_prior(side, other, variance)
             result += sign * _predictive(observed, side, centre, variance / spread, freedom, variance)
         return result
 
@@ -67,28 +67,28 @@ def _summary(phi: FloatArray, side: BoolArray) -> Summary:
     return Summary(count=count, mean=mean, squares=(side * (phi - mean) ** 2).sum(axis=0))
 
 
-def _shift(inside: Summary, outside: Summary) -> tuple[float, float]:
-    """How far being in moves the log-odds, on average, and the variance of that over records."""
-    both = (inside.count > 0) & (outside.count > 0)
-    if not both.any():
+def _crossing(side: Summary, other: Summary) -> tuple[float, float, float]:
+    """Intercept, slope and error variance of a line from the mean on the other side to the mean on this one."""
+    both = (side.count > 0) & (other.count > 0)
+    if both.sum() < _FEWEST_FOR_A_LINE:
         # One shadow: no record is on both sides, but its members are a random half.
-        return float(inside.mean[inside.count > 0].mean() - outside.mean[outside.count > 0].mean()), 0.0
-    off = (inside.mean - outside.mean)[both]
-    freedom = inside.count + outside.count - (inside.count > 0) - (outside.count > 0)
-    pooled = (inside.squares + outside.squares).sum() / max(float(freedom.sum()), 1.0)
-    sampling = pooled * (1.0 / inside.count[both] + 1.0 / outside.count[both]).mean()
-    return float(off.mean()), max(float(off.var() - sampling), 0.0)
+        return float(side.mean[side.count > 0].mean() - other.mean[other.count > 0].mean()), 1.0, 0.0
+    x, y = other.mean[both], side.mean[both]
+    spread = float(x.var())
+    slope = float(((x - x.mean()) * (y - y.mean())).mean()) / spread if spread > 0 else 0.0
+    intercept = float(y.mean() - slope * x.mean())
+    return intercept, slope, float(((y - intercept - slope * x) ** 2).mean())
 
 
 def _variance_prior(
-    side: Summary, inside: Summary, outside: Summary, observed: FloatArray, phi: FloatArray
+    side: Summary, other: Summary, observed: FloatArray, phi: FloatArray
 ) -> tuple[float, float]:
     """Degrees of freedom and scale of the prior of a variance, by moments of log variances (Smyth 2004)."""
     usable = (side.count > 1) & (side.squares > 0)
     if not usable.any():
         # No model twice on this side of any record: take the spread from both sides, or from the targets.
-        squares, count = inside.squares + outside.squares, inside.count + outside.count
-        freedom = float((count - (inside.count > 0) - (outside.count > 0)).sum())
+        squares, count = side.squares + other.squares, side.count + other.count
+        freedom = float((count - (side.count > 0) - (other.count > 0)).sum())
         between = float(np.median((observed[:, None] - phi[None]) ** 2)) / (2 * 0.4549)
         pooled = float(squares.sum()) / freedom if freedom > 0 else between
         return 4.0, max(pooled, _LEAST_VARIANCE)
@@ -114,17 +114,16 @@ def _inverse_trigamma(value: float) -> float:
     return x
 
 
-def _mean_prior(
-    side: Summary, other: Summary, offset: float, shift_variance: float, variance: float
-) -> tuple[FloatArray, FloatArray]:
+def _mean_prior(side: Summary, other: Summary, variance: float) -> tuple[FloatArray, FloatArray]:
     """Prior mean (n,) of one side from the other one, and the variance of its error (n,)."""
-    known = other.count > 0
-    have = side.count > 0
-    overall = float(side.mean[have].mean()) if have.any() else float(other.mean.mean()) + offset
-    between = max(float(side.mean[have].var()) if have.any() else 0.0, variance)
-    crossed = shift_variance + variance / np.maximum(other.count, 1.0)
-    centre = np.where(known, other.mean + offset, overall)
-    return centre, np.maximum(np.where(known, crossed, between), _LEAST_VARIANCE)
+    intercept, slope, error = _crossing(side, other)
+    known, have = other.count > 0, side.count > 0
+    overall = float(side.mean[have].mean())
+    between = max(float(side.mean[have].var()), variance)
+    # The error of the line is that of the records' own means on this side, and what is left is the prior's.
+    crossed = max(error - variance * float((1.0 / side.count[have]).mean()), variance / float(other.count.max()))
+    centre = np.where(known, intercept + slope * other.mean, overall)
+    return centre, np.where(known, crossed, between)
 
 
 def _predictive(
