@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from dpaudit.check import BoolArray, FloatArray, IntArray
 from dpaudit.crafting import choose, craft
 from dpaudit.errors import UsageError
+
+Groups = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,7 @@ class Canaries:
         canary: (n,) whether the record is a planted canary.
         test_x: (k, ...) records outside the game, for accuracy and as reconstruction candidates.
         test_y: (k,) their labels.
+        groups: what the pool is divided by, such as wards or users, each (n,); training does not see it.
     """
 
     x: FloatArray
@@ -33,6 +37,7 @@ class Canaries:
     canary: BoolArray
     test_x: FloatArray
     test_y: IntArray
+    groups: Groups = field(default_factory=dict)
 
     def commitment(self) -> str:
         """SHA-256 of the draw, to be published before training."""
@@ -62,6 +67,7 @@ class Pool:
     test_x: FloatArray
     test_y: IntArray
     member: BoolArray | None = None
+    groups: Groups = field(default_factory=dict)
 
     def as_given(self) -> Canaries:
         """The members of a model that was trained by somebody else.
@@ -78,6 +84,7 @@ class Pool:
             canary=self.canary,
             test_x=self.test_x,
             test_y=self.test_y,
+            groups=self.groups,
         )
 
     def draw(self, rng: np.random.Generator) -> Canaries:
@@ -90,11 +97,17 @@ class Pool:
         for group in (np.flatnonzero(self.canary), np.flatnonzero(~self.canary)):
             member[rng.permutation(group)[: len(group) // 2]] = True
         return Canaries(
-            x=self.x, y=self.y, member=member, canary=self.canary, test_x=self.test_x, test_y=self.test_y
+            x=self.x,
+            y=self.y,
+            member=member,
+            canary=self.canary,
+            test_x=self.test_x,
+            test_y=self.test_y,
+            groups=self.groups,
         )
 
     def sha256(self) -> str:
-        """Hash of the pool and the records beside it."""
+        """Hash of the pool and the records beside it; without groups, which nothing is trained on."""
         given = () if self.member is None else (self.member,)
         return _sha256(self.x, self.y, self.canary, self.test_x, self.test_y, *given)
 
@@ -105,6 +118,7 @@ def given_pool(
     *,
     test_fraction: float,
     rng: np.random.Generator,
+    groups: tuple[Groups, Groups] | None = None,
 ) -> Pool:
     """The pool of a model that is trained already.
 
@@ -113,6 +127,7 @@ def given_pool(
         others: (k, ...) and (k,) that it was not trained on; a share of them stays outside the game.
         test_fraction: that share.
         rng: draws which.
+        groups: of the members and of the others; those that only one side has are left out.
 
     Raises:
         UsageError: records of another shape, a record on both sides, or too few of one side.
@@ -135,6 +150,7 @@ def given_pool(
     order = rng.permutation(len(others[1]))
     test, rest = np.split(order, [max(1, round(len(order) * test_fraction))])
     x = np.concatenate([members[0], others[0][rest]])
+    ours, theirs = groups or ({}, {})
     return Pool(
         x=x,
         y=np.concatenate([members[1], others[1][rest]]),
@@ -142,6 +158,7 @@ def given_pool(
         test_x=others[0][test],
         test_y=others[1][test],
         member=np.arange(len(x)) < len(members[1]),
+        groups={name: np.concatenate([ours[name], theirs[name][rest]]) for name in ours.keys() & theirs.keys()},
     )
 
 
@@ -168,6 +185,7 @@ def make_pool(
     test_fraction: float,
     rng: np.random.Generator,
     kind: str = "mislabelled",
+    groups: Groups | None = None,
 ) -> Pool:
     """Set records aside for testing and make canaries of `n_canaries` of the rest.
 
@@ -178,6 +196,7 @@ def make_pool(
         test_fraction: share of the records that stays outside the game.
         rng: source of the draw.
         kind: see `dpaudit.crafting.craft`.
+        groups: (n,) each, to be reported apart.
 
     Raises:
         UsageError: fewer than 20 records or 2 classes, more canaries than half of the pool, or a kind of
@@ -202,4 +221,11 @@ def make_pool(
     canary[:n_canaries] = True
     features, labels = x[pool].copy(), y[pool].copy()
     features[canary], labels[canary] = craft(kind, features[canary], labels[canary], outside, n_classes, rng)
-    return Pool(x=features, y=labels, canary=canary, test_x=x[test], test_y=y[test])
+    return Pool(
+        x=features,
+        y=labels,
+        canary=canary,
+        test_x=x[test],
+        test_y=y[test],
+        groups={name: values[pool] for name, values in (groups or {}).items()},
+    )

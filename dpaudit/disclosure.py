@@ -1,4 +1,4 @@
-"""What membership scores say: ranks for a bound, rates for disclosure, curves for the report."""
+"""What membership scores are evidence of: ranks for a bound, and scores of the audited model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpaudit.canary import Canaries
-from dpaudit.check import BoolArray, FloatArray
+from dpaudit.check import FloatArray
 from dpaudit.claim import Adjacency
 from dpaudit.evidence import KnownNull
 from dpaudit.protocols import ModelAttack, View
@@ -25,7 +24,7 @@ def clustered_ranks(attack: ModelAttack, views: Sequence[View]) -> KnownNull | N
     """
     split = (len(views) + 1) // 2 if attack.shadows else len(views)
     targets, shadows = views[:split], views[split:]
-    if len(targets) < 2 or (attack.shadows and len(shadows) < 2):
+    if len(targets) < 2 or len(shadows) < min(attack.shadows, 2):
         return None
     scores = attack.scores(targets, shadows)
     ranks, cluster = [], []
@@ -53,17 +52,9 @@ def clustered_ranks(attack: ModelAttack, views: Sequence[View]) -> KnownNull | N
     )
 
 
-def slices(canaries: Canaries) -> dict[str, BoolArray]:
-    """Groups of records that are reported apart."""
-    groups = {"all": np.ones(len(canaries.y), dtype=np.bool_)}
-    if canaries.canary.any():
-        groups |= {"canaries": canaries.canary, "natural records": ~canaries.canary}
-    return groups
-
-
 def final_scores(attack: ModelAttack, views: Sequence[View]) -> FloatArray | None:
     """Scores (n,) of the audited model, with every other run as a shadow; None with too few of them."""
-    if attack.shadows and len(views) < 3:
+    if len(views) - 1 < min(attack.shadows, 2):
         return None
     scores: FloatArray = attack.scores(views[:1], views[1:])[0]
     return scores

@@ -60,6 +60,7 @@ class Rate:
         slice: the group of records it is about.
         n: number of records or games.
         limit: what the claim allows at most, where that follows from it.
+        fine: whether the slice is one of many small ones, which are shown and which no policy judges.
     """
 
     name: str
@@ -71,3 +72,4 @@ class Rate:
     slice: str = "all"
     n: int = 0
     limit: float | None = None
+    fine: bool = False

@@ -254,8 +254,12 @@ def _epsilon_claimed(target: TargetRecord, record: AuditRecord, item: Threshold)
 
 
 def _rate(target: TargetRecord, record: AuditRecord, item: Threshold) -> _Measured:
-    """The worst attack and slice. Where that has no upper bound its value stands in, but cannot pass."""
-    rates = [rate for rate in target.rates if rate.name == item.metric and not math.isnan(rate.value)]
+    """The worst attack and wide slice. Where that has no upper bound its value stands in, but cannot pass."""
+    rates = [
+        rate
+        for rate in target.rates
+        if rate.name == item.metric and not math.isnan(rate.value) and not rate.fine
+    ]
     ends = [(rate, rate.lower if item.bound == "lower" else rate.upper) for rate in rates]
     if item.bound == "lower":
         ends = [(rate, end) for rate, end in ends if end is not None]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dpaudit import ledger, measure
+from dpaudit import ledger, measure, membership
 from dpaudit.claim import Claim, Sampler
 from dpaudit.estimate import Estimate
 from dpaudit.evidence import BLIND, CLIP_TESTED, REPEATED, Access, Finding, Note
@@ -52,6 +52,10 @@ def judge_audit(plan: AuditPlan, runs: Mapping[str, Runs], trials: Sequence[Tria
         lost = sum(t.status == "lost" for t in trials if t.target == target.name)
         judged.append(_judge(plan, target, views, claim, alphas[target.name], lost, own=claims[target.name]))
         coverage += measure.coverage(plan, target.name, views)
+    # Every target was trained on the same draw.
+    pool = next((r[0].canaries for r in runs.values() if 0 in r and r[0].scores.size), None)
+    row = membership.told_apart(pool) if pool is not None else None
+    judged = [replace(t, checklist=(*t.checklist, row)) for t in judged] if row else judged
     targets = tuple(_in_light_of_controls(target, judged) for target in judged)
     return _overall(targets, tuple(coverage), trials)
 

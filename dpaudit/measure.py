@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from dpaudit import membership
 from dpaudit.accounting import family_for
-from dpaudit.check import FloatArray
 from dpaudit.claim import Adjacency, Claim, Sampler
 from dpaudit.contradictions import family_of_part, part_findings
 from dpaudit.designs import paired_coins
-from dpaudit.disclosure import clustered_ranks, final_scores, slices
+from dpaudit.disclosure import clustered_ranks, final_scores
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.evidence import (
@@ -29,10 +28,11 @@ from dpaudit.evidence import (
     Replay,
     Sampling,
 )
+from dpaudit.membership import series
 from dpaudit.plan import AuditPlan
 from dpaudit.protocols import ModelAttack, StepAttack, View
 from dpaudit.record import Coverage, Curve
-from dpaudit.stats import clusters, known_null, noise, one_run, reconstruction, roc, sampler
+from dpaudit.stats import clusters, known_null, noise, one_run, reconstruction, sampler
 from dpaudit.stats.family import EpsilonDeltaFamily, Family
 from dpaudit.stats.multiplicity import split
 from dpaudit.trial import attacks_of
@@ -52,11 +52,6 @@ class Measured:
     rates: tuple[Rate, ...] = ()
     findings: tuple[Finding, ...] = ()
     curves: tuple[Curve, ...] = ()
-
-
-def series(values: ArrayLike) -> tuple[float, ...]:
-    """Six digits are more than a figure shows, and keep the record small."""
-    return tuple(float(f"{value:.6g}") for value in np.asarray(values, dtype=np.float64).tolist())
 
 
 def label(estimate: Estimate) -> str:
@@ -125,8 +120,8 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
             estimates += _of_models(attack, views, claim, plan, shares[attack.name], plan.one_run(name))
             scores = final_scores(attack, views)
             if scores is not None:
-                rates += _membership_rates(attack, scores, views[0], plan)
-                curves += _membership_curves(attack, scores, views[0], plan.alpha)
+                rates += membership.rates(attack, scores, views[0], plan)
+                curves += membership.curves(attack, scores, views[0], plan.alpha)
     if claim is not None:
         curves.append(_claimed_roc(_whole_run(claim, plan)))
     _one_test_each(estimates)
@@ -262,39 +257,6 @@ def _reconstruction_rate(guesses: Guesses, claim: Claim | None, plan: AuditPlan)
     )
 
 
-def _membership_rates(attack: ModelAttack, scores: FloatArray, view: View, plan: AuditPlan) -> Iterator[Rate]:
-    """Disclosure by slice; the intervals of an attack share what each attack gets of alpha."""
-    groups = slices(view.canaries)
-    for name, mask in groups.items():
-        usable = mask & np.isfinite(scores)
-        yield from roc.rates(
-            scores[usable],
-            view.canaries.member[usable],
-            alpha=plan.alpha / (len(plan.attacks) * len(groups)),
-            source=attack.name,
-            slice=name,
-        )
-
-
-def _membership_curves(attack: ModelAttack, scores: FloatArray, view: View, alpha: float) -> Iterator[Curve]:
-    for name, mask in slices(view.canaries).items():
-        usable = mask & np.isfinite(scores)
-        inside = view.canaries.member[usable]
-        points = roc.band(scores[usable], inside, alpha=alpha)
-        yield Curve(
-            kind="roc",
-            source=attack.name,
-            slice=name,
-            x=series(points.fpr),
-            y=series(points.tpr),
-            lower=series(points.lower),
-            upper=series(points.upper),
-        )
-        bins = roc.histogram(scores[usable], inside)
-        for kind, density in (("histogram-in", bins.inside), ("histogram-out", bins.outside)):
-            yield Curve(kind=kind, source=attack.name, slice=name, x=series(bins.centre), y=series(density))
-
-
 def _claimed_roc(family: Family) -> Curve:
     fpr = np.geomspace(1e-4, 1.0, _POINTS)
     tpr = family.curve(family.claimed_scale).tpr(fpr)
@@ -306,18 +268,13 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
     audited = runs.get(0)
     rows = []
     for name, attack in attacks_of(plan).items():
-        status, reason = (
-            "RUN",
-            f"{len(runs)} models" if isinstance(attack, ModelAttack) else "in the training run",
-        )
+        status, reason = "RUN", "in the training run"
         if audited is None:
             status, reason = "NOT RUN", "the training run was lost"
         elif isinstance(attack, StepAttack) and not _rode(attack, audited):
             status, reason = "NOT APPLICABLE", "no step with per-record gradients was seen"
-        elif (
-            isinstance(attack, ModelAttack) and final_scores(attack, [runs[i] for i in sorted(runs)]) is None
-        ):
-            status, reason = "NOT RUN", "too few shadow models"
+        elif isinstance(attack, ModelAttack):
+            status, reason = membership.ran(attack, runs)
         rows.append(Coverage(attack=name, target=target, status=status, access=attack.access, reason=reason))
     for attack_class in ("attribute inference", "extraction", "gradient inversion"):
         rows.append(

@@ -59,7 +59,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """A row of the checklist of the guarantee: recomputed, checked, declared or unknown."""
+    """A row of the checklist of the guarantee: recomputed, checked, declared, unknown or contradicted."""
 
     name: str
     state: str

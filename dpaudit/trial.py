@@ -118,13 +118,20 @@ def pool_of(plan: AuditPlan, folder: Path) -> Pool:
 @lru_cache(maxsize=2)
 def _pool(data: DataPlan, seed: int, folder: Path) -> Pool:
     load = resolve("data loader", LOAD_DATA, {})
-    x, y = load(resolve("data source", data.source, DATA, path=folder))
+    x, y, groups = load(resolve("data source", data.source, DATA, path=folder))
     rng = np.random.default_rng([seed, _POOL_STREAM])
     if data.non_members:
-        others = load(resolve("data source", data.non_members, DATA, path=folder))
-        return given_pool((x, y), others, test_fraction=data.test_fraction, rng=rng)
+        *others, theirs = load(resolve("data source", data.non_members, DATA, path=folder))
+        fraction = data.test_fraction
+        return given_pool((x, y), tuple(others), test_fraction=fraction, rng=rng, groups=(groups, theirs))
     return make_pool(
-        x, y, n_canaries=data.planted, test_fraction=data.test_fraction, rng=rng, kind=data.canary_kind
+        x,
+        y,
+        n_canaries=data.planted,
+        test_fraction=data.test_fraction,
+        rng=rng,
+        kind=data.canary_kind,
+        groups=groups,
     )
 
 

@@ -15,9 +15,9 @@ RAW_ROWS = 20
 # A tick would say more than the verdict does.
 _GLYPHS = {"bad": "✕", "open": "?", "good": "✓", "quiet": "·", "NOT REFUTED": "○", "WARN": "!", "WAIVED": "~"}
 _TONES = {
-    "bad": ("REFUTED", "FAIL", "ABOVE LIMIT", "NOT CAUGHT"),
+    "bad": ("REFUTED", "FAIL", "ABOVE LIMIT", "NOT CAUGHT", "CONTRADICTED"),
     "good": ("NOT REFUTED", "PASS", "WITHIN LIMIT", "CAUGHT", "HIGH ENOUGH", "RUN", "RECOMPUTED", "CHECKED"),
-    "quiet": ("NOT APPLICABLE", "NO LIMIT", "DECLARED"),
+    "quiet": ("NOT APPLICABLE", "NO LIMIT", "TOO FEW", "DECLARED"),
 }
 
 

@@ -51,6 +51,8 @@ def metric_name(name: str) -> str:
 
 def rate_status(rate: Rate) -> str:
     """Where the interval of a rate lies against what the claim allows."""
+    if math.isnan(rate.value):
+        return "TOO FEW"
     if rate.limit is None:
         return "NO LIMIT"
     if rate.lower is not None and rate.lower > rate.limit:

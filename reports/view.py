@@ -115,7 +115,8 @@ def cards(target: TargetRecord, record: AuditRecord) -> tuple[Card, ...]:
         ),
     ]
     names = (sharpest(target), "reconstruction_success")
-    worst = (next((r for r in worst_first(target.rates) if r.name == name), None) for name in names)
+    wide = tuple(rate for rate in target.rates if not rate.fine)
+    worst = (next((r for r in worst_first(wide) if r.name == name), None) for name in names)
     return (*found, *(_rate_card(rate) for rate in worst if rate is not None))
 
 

@@ -5,7 +5,9 @@ Whatever is changed in a record is changed alike for every model, so that answer
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import numpy as np
@@ -165,20 +167,39 @@ def gradient_norms(model: Predict, x: FloatArray, y: IntArray, device: str) -> F
     if not isinstance(model, nn.Module):
         return np.zeros(0)
     model.eval()
-    parts = []
-    for start in range(0, len(x), _ROWS):
-        features = torch.as_tensor(x[start : start + _ROWS], dtype=torch.float32, device=device)
-        labels = torch.as_tensor(y[start : start + _ROWS], device=device)
-        try:
-            squares = _squares_together(model, features, labels)
-        except (RuntimeError, NotImplementedError, ValueError):
-            # Layers that look at values, or write in place, cannot be vectorised.
-            squares = torch.stack(
-                [_square(model, f[None], k[None]) for f, k in zip(features, labels, strict=True)]
+    with _without_backward_hooks(model):
+        parts = [
+            _squares(
+                model,
+                torch.as_tensor(x[start : start + _ROWS], dtype=torch.float32, device=device),
+                torch.as_tensor(y[start : start + _ROWS], device=device),
             )
-        parts.append(squares.sqrt().double().cpu())
-    norms: FloatArray = torch.cat(parts).numpy()
+            for start in range(0, len(x), _ROWS)
+        ]
+    norms: FloatArray = torch.cat(parts).sqrt().double().cpu().numpy()
     return norms
+
+
+@contextmanager
+def _without_backward_hooks(model: nn.Module) -> Iterator[None]:
+    """Opacus's own hooks look for activations that evaluation does not keep."""
+    kept = [(module, module._backward_hooks) for module in model.modules()]
+    try:
+        for module, _ in kept:
+            module._backward_hooks = OrderedDict()
+        yield
+    finally:
+        for module, hooks in kept:
+            module._backward_hooks = hooks
+
+
+def _squares(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Squared norm (b,) of each record's gradient."""
+    try:
+        return _squares_together(model, x, y)
+    except (RuntimeError, NotImplementedError, ValueError):
+        # Layers that look at values, or write in place, cannot be vectorised.
+        return torch.stack([_square(model, f[None], k[None]) for f, k in zip(x, y, strict=True)])
 
 
 def _loss(logits: torch.Tensor, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from dpaudit.check import FloatArray, IntArray, finite
 from dpaudit.errors import UsageError
+
+USER, MOST_VALUES = "user", 50
 
 
 def digits() -> tuple[FloatArray, IntArray]:
@@ -27,18 +30,24 @@ def breast_cancer() -> tuple[FloatArray, IntArray]:
     return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.int64)
 
 
-def load(source: Callable[[], tuple[ArrayLike, ArrayLike]]) -> tuple[FloatArray, IntArray]:
-    """Call `source` and return finite features (n, ...) and integer labels (n,), without duplicate records.
+def load(source: Callable[[], Any]) -> tuple[FloatArray, IntArray, dict[str, NDArray[Any]]]:
+    """Call `source` and return finite features (n, ...), integer labels (n,) and groups, without duplicates.
 
     A record that is there twice would be in and out at once, so only its first copy stays.
 
+    Args:
+        source: returns (x, y), or (x, y, groups): a mapping from a name such as "ward" to n values. A group
+            named "user" says whose each record is, and may have any number of values.
+
     Raises:
-        UsageError: not a pair of arrays of equal length, not finite, or labels that are no class indices.
+        UsageError: not arrays of equal length, not finite, labels that are no class indices, or a group that
+            does not fit.
     """
     loaded = source()
-    if not isinstance(loaded, tuple) or len(loaded) != 2:
+    if not isinstance(loaded, tuple) or len(loaded) not in (2, 3):
         raise UsageError(
-            f"Expected the data source to return (x, y), found {type(loaded).__name__}. Return a pair."
+            f"Expected the data source to return (x, y) or (x, y, groups), found {type(loaded).__name__}. "
+            "Return a pair."
         )
     x = finite("x", np.asarray(loaded[0]))
     raw = np.asarray(loaded[1])
@@ -54,4 +63,28 @@ def load(source: Callable[[], tuple[ArrayLike, ArrayLike]]) -> tuple[FloatArray,
     joined = np.concatenate([x.reshape(len(x), -1), y[:, None]], axis=1)
     _, first = np.unique(joined, axis=0, return_index=True)
     keep = np.sort(first)
-    return x[keep], y[keep]
+    groups = {name: values[keep] for name, values in _groups(loaded[2:], len(y)).items()}
+    return x[keep], y[keep], groups
+
+
+def _groups(given: tuple[Any, ...], n: int) -> dict[str, NDArray[Any]]:
+    """The mapping of a source's third element, if there is one, as checked arrays."""
+    if not given or given[0] is None:
+        return {}
+    if not isinstance(given[0], Mapping):
+        raise UsageError(
+            f"Expected groups to map names to {n} values, found {type(given[0]).__name__}. Return a dict."
+        )
+    found = {}
+    for name, values in given[0].items():
+        array = np.asarray(values)
+        if array.shape != (n,):
+            raise UsageError(f"Expected group {name!r} to have shape ({n},), found {array.shape}.")
+        count = len(np.unique(array))
+        if name != USER and count > MOST_VALUES:
+            raise UsageError(
+                f"Expected group {name!r} to have at most {MOST_VALUES} values, found {count}. Bin them; "
+                f"only a group named {USER!r} may have more."
+            )
+        found[str(name)] = array
+    return found

@@ -68,7 +68,7 @@ def _summary(phi: FloatArray, side: BoolArray) -> Summary:
 
 
 def _crossing(side: Summary, other: Summary) -> tuple[float, float, float]:
-    """Intercept, slope and error variance of a line from the mean on the other side to the mean on this one."""
+    """Intercept, slope and error variance of a line from the other side's means to this one's."""
     both = (side.count > 0) & (other.count > 0)
     if both.sum() < _FEWEST_FOR_A_LINE:
         # One shadow: no record is on both sides, but its members are a random half.
@@ -120,8 +120,9 @@ def _mean_prior(side: Summary, other: Summary, variance: float) -> tuple[FloatAr
     known, have = other.count > 0, side.count > 0
     overall = float(side.mean[have].mean())
     between = max(float(side.mean[have].var()), variance)
-    # The error of the line is that of the records' own means on this side, and what is left is the prior's.
-    crossed = max(error - variance * float((1.0 / side.count[have]).mean()), variance / float(other.count.max()))
+    # The error of the line contains that of the records' own means; what is left is the prior's.
+    sampled = variance * float((1.0 / side.count[have]).mean())
+    crossed = max(error - sampled, variance / float(other.count.max()))
     centre = np.where(known, intercept + slope * other.mean, overall)
     return centre, np.where(known, crossed, between)
 

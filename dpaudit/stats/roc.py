@@ -161,6 +161,7 @@ def rates(
     alpha: float,
     slice: str = "all",
     fprs: Sequence[float] = (0.001, 0.01, 0.1),
+    fine: bool = False,
 ) -> tuple[Rate, ...]:
     """AUC, balanced accuracy and TPR at those FPRs that the data allow, as rows of a report.
 
@@ -171,6 +172,7 @@ def rates(
         alpha: what each interval may miss with.
         slice: the group of records.
         fprs: in (0, 1); those below `smallest_fpr` give no row.
+        fine: whether the slice is one of many small ones.
 
     Returns:
         Rows; none where one of the two groups is empty.
@@ -192,6 +194,7 @@ def rates(
             source=source,
             slice=slice,
             n=inside.size + outside.size,
+            fine=fine,
         )
         for name, value in found.items()
         if value is not None

@@ -68,12 +68,22 @@ def test_the_commitment_says_nothing_of_records_outside_the_game():
     assert replace(drawn, test_x=drawn.test_x + 1).commitment() == drawn.commitment()
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(Pool)])
+@pytest.mark.parametrize("name", [f.name for f in fields(Pool) if f.name != "groups"])
 def test_the_hash_of_a_pool_changes_with_any_of_its_parts(name):
     records = pool()
     part = getattr(records, name)
     other = replace(records, **{name: changed(part.astype(float)).astype(part.dtype)})
     assert other.sha256() != records.sha256()
+
+
+def test_groups_follow_their_records_and_nothing_is_trained_on_them():
+    x, y = np.arange(60.0)[:, None], np.arange(60) % 3
+    made = make_pool(
+        x, y, n_canaries=6, test_fraction=0.1, rng=np.random.default_rng(0), groups={"own": np.arange(60)}
+    )
+    drawn = made.draw(np.random.default_rng(1))
+    assert np.array_equal(drawn.groups["own"], drawn.x[:, 0])
+    assert replace(made, groups={}).sha256() == made.sha256()
 
 
 def test_canaries_have_a_wrong_label_and_nobody_else_has():
