@@ -25,7 +25,7 @@ class Lira:
 
     Attributes:
         shadows: models trained beside the target on random halves of the pool.
-        fixed_variance_below: with fewer shadows a side than this, one variance is shared by all records.
+        fixed_variance_below: with fewer shadows a side and query, one variance is shared by all records.
         queries: how often each record is asked about: once as it is, and then changed a little.
         joint: whether the queries of a record are one Gaussian vector, or taken for independent.
     """
@@ -116,8 +116,8 @@ def _fit(phi: FloatArray, side: BoolArray, fixed_below: int) -> tuple[FloatArray
     count = side.sum(axis=0).astype(np.float64)
     mean = (side[:, :, None] * phi).sum(axis=0) / np.maximum(count, 1.0)[:, None]
     residual = side[:, :, None] * (phi - mean)
-    if np.median(count) < fixed_below:
-        # With few models a record's own variance is noise: one for all records is the better estimate.
+    if np.median(count) < fixed_below * phi.shape[2]:
+        # With few models a record's own variance is noise, and a covariance needs more of them.
         freedom = np.maximum(count - 1.0, 0.0).sum()
         products = np.einsum("siq,sir->qr", residual, residual)[None] / max(freedom, 1.0)
     else:

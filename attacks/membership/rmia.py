@@ -27,20 +27,19 @@ from dpaudit.protocols import View
 class Rmia:
     """Share of the population that the record's likelihood ratio exceeds `gamma` times.
 
-    `p(x)` is the mean of the references with the record and of those without it; where none has it in, it is
-    taken from those without, `((1 + a) p_out + 1 - a) / 2`.
+    `p(x)` is the mean of the references with the record and of those without it. Where one of them is missing
+    it is taken from the other by the paper's line `1 - p_in = a (1 - p_out)`. The references show its slope:
+    they are trained on random halves, so that it is the ratio of the mean complements, with one model too.
 
     Attributes:
         shadows: reference models.
         gamma: by how much a record has to exceed one of the population.
-        a: slope of the line from p_out to p_in, where that is all that is known.
     """
 
     name: str = "rmia"
     access: Access = Access.FINAL_MODEL
     shadows: int = 16
     gamma: float = 2.0
-    a: float = 0.3
 
     def scores(self, targets: Sequence[View], shadows: Sequence[View]) -> FloatArray:
         """(targets, n) log-odds of that share. Cost (targets + shadows) * (n + k), and k log k to sort.
@@ -49,13 +48,19 @@ class Rmia:
         pool itself. Records between the same two of the population differ by their own ratio, as they would
         with a larger one.
         """
-        member = members(shadows)
-        return _dominance(targets, shadows, _prior(labels_of(shadows), member, self.a), self.gamma, self.a)
+        prior, a = _prior(labels_of(shadows), members(shadows))
+        return _dominance(targets, shadows, prior, self.gamma, a)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RmiaOffline:
-    """The same with references that did not see the record: fields as in `Rmia`."""
+    """The same with references that did not see the record.
+
+    Attributes:
+        shadows: reference models; those with the record in say nothing about it.
+        gamma: as in `Rmia`.
+        a: slope of the line `1 - p_in = a (1 - p_out)`, which nothing shows here.
+    """
 
     name: str = "rmia-offline"
     access: Access = Access.FINAL_MODEL
@@ -81,13 +86,17 @@ def _from_out(log_out: FloatArray, a: float) -> FloatArray:
     return prior
 
 
-def _prior(log_p: FloatArray, member: BoolArray, a: float) -> FloatArray:
-    """Logarithm of p(x), (n,)."""
+def _prior(log_p: FloatArray, member: BoolArray) -> tuple[FloatArray, float]:
+    """Logarithm of p(x), (n,), and the slope of the line from p_out to p_in."""
     log_in, log_out = _log_mean(log_p, member), _log_mean(log_p, ~member)
-    both = np.logaddexp(log_in, log_out) - np.log(2.0)
     seen, unseen = member.any(axis=0), ~member.all(axis=0)
-    prior: FloatArray = np.where(seen & unseen, both, np.where(seen, log_in, _from_out(log_out, a)))
-    return prior
+    missed_in = -np.expm1(log_p[member]).mean() if member.any() else 1.0
+    missed_out = -np.expm1(log_p[~member]).mean() if not member.all() else 1.0
+    a = float(np.clip(missed_in / missed_out, 1e-3, 1.0)) if missed_out > 0 else 1.0
+    with np.errstate(divide="ignore"):
+        out_of_in = np.log(np.maximum(1.0 + np.expm1(log_in) / a, 0.0))
+    both = np.logaddexp(log_in, np.where(unseen, log_out, out_of_in)) - np.log(2.0)
+    return np.where(seen, both, _from_out(log_out, a)), a
 
 
 def _dominance(
