@@ -1,4 +1,4 @@
-"""Slices: who is reported apart, which of them a policy judges, and what becomes of those that are too small."""
+"""Slices: who is reported apart, at what level, and what becomes of those that are too small."""
 
 from dataclasses import replace
 
@@ -75,8 +75,10 @@ def test_rates_are_of_their_slice_and_their_levels_add_up_to_that_of_the_attack(
     assert sum(rate.alpha for rate in areas.values()) == pytest.approx(0.05 / 2)
     for name, mask in (wide(view.canaries) | fine(view)).items():
         inside, outside = scores[mask & view.canaries.member], scores[mask & ~view.canaries.member]
-        by_hand = (inside[:, None] > outside).mean() + (inside[:, None] == outside).mean() / 2
-        assert areas[name].value == pytest.approx(by_hand)
+        assert np.isnan(areas[name].value) == (min(len(inside), len(outside)) < 20)
+        if not np.isnan(areas[name].value):
+            by_hand = (inside[:, None] > outside).mean() + (inside[:, None] == outside).mean() / 2
+            assert areas[name].value == pytest.approx(by_hand)
         assert areas[name].fine == (name not in ("all", "canaries", "natural records"))
     assert {rate.name for rate in found if rate.fine} == {"auc", "tpr_at_fpr_0.1"}
 
@@ -96,14 +98,10 @@ def test_a_user_has_the_mean_of_the_records_that_were_in_and_of_those_that_were_
     value, inside = of_users(scores, view.canaries)
     user, member = view.canaries.groups["user"], view.canaries.member
     known = np.isfinite(scores) & ~view.canaries.canary
-    expected = [
-        [
-            scores[known & (user == u) & (member == side)].mean()
-            for u in range(100)
-            if (known & (user == u) & (member == side)).any()
-        ]
-        for side in (True, False)
-    ]
+    expected = []
+    for side in (True, False):
+        theirs = [scores[known & (user == u) & (member == side)] for u in range(100)]
+        expected.append([values.mean() for values in theirs if values.size])
     np.testing.assert_allclose(value, np.concatenate(expected))
     assert inside.sum() == len(expected[0])
 
