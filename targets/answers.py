@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from dpaudit.check import FloatArray, IntArray
 from dpaudit.errors import TrialError, UsageError
+from dpaudit.protocols import Asked, View
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 _BATCH = 4096
@@ -29,6 +31,21 @@ _SHIFTS = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 MOST_IMAGES = 2 * len(_SHIFTS) + 1
 _LADDER = np.geomspace(0.02, 20.0, 16)
 _BISECTIONS = 6
+
+
+def with_answers(view: View, model: Predict, asked: Asked, device: str) -> View:
+    """The view with what the attacks asked for, as far as this kind of record can have it."""
+    x, y = view.canaries.x, view.canaries.y
+    if asked.gradients:
+        view = replace(view, gradient_norms=gradient_norms(model, x, y, device))
+    if view.scores.shape[1] == 1:
+        return view  # A token has no neighbour, and a likelihood no label.
+    if asked.copies:
+        answers = [log_probabilities(model, copy, device) for copy in changed(x, asked.copies)]
+        view = replace(view, queries=np.stack(answers))
+    if asked.directions:
+        view = replace(view, distances=distances(model, x, y, asked.directions, device))
+    return view
 
 
 def log_probabilities(model: Predict, x: FloatArray, device: str) -> FloatArray:

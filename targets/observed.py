@@ -20,7 +20,7 @@ from dpaudit.evidence import Finding, Note
 from dpaudit.protocols import Asked, StepAttack, StopTraining, View
 from dpaudit.riding import Retrains
 from dpaudit.targets import neighbouring_run
-from dpaudit.targets.answers import Predict, changed, distances, gradient_norms, log_probabilities
+from dpaudit.targets.answers import Predict, log_probabilities, with_answers
 from dpaudit.targets.observe import STREAM, observe
 from dpaudit.targets.transcript import Transcript
 
@@ -80,7 +80,7 @@ class TrainingFunction:
             place=seen.place,
             weights_sha256=hash_of(model),
         )
-        view = _with_answers(view, model, self.asked, device)
+        view = with_answers(view, model, self.asked, device)
         return replace(view, seconds=time.perf_counter() - start)
 
     def _again(self, canaries: Canaries, seed: int, device: str) -> tuple[Finding | Note, ...]:
@@ -106,21 +106,6 @@ class TrainingFunction:
                 "Return a torch.nn.Module or a callable from features to logits."
             )
         return model
-
-
-def _with_answers(view: View, model: Predict, asked: Asked, device: str) -> View:
-    """The view with what the attacks asked for, as far as this kind of record can have it."""
-    x, y = view.canaries.x, view.canaries.y
-    if asked.gradients:
-        view = replace(view, gradient_norms=gradient_norms(model, x, y, device))
-    if view.scores.shape[1] == 1:
-        return view  # A token has no neighbour, and a likelihood no label.
-    if asked.copies:
-        answers = [log_probabilities(model, copy, device) for copy in changed(x, asked.copies)]
-        view = replace(view, queries=np.stack(answers))
-    if asked.directions:
-        view = replace(view, distances=distances(model, x, y, asked.directions, device))
-    return view
 
 
 def _retrains(attacks: Sequence[StepAttack]) -> bool:
