@@ -1,7 +1,7 @@
 """Every membership attack on models with and without privacy, for several numbers of shadow models.
 
-Run `python bench/membership.py`; the table goes to bench/results/membership.md. `--fashion FOLDER` names where
-the IDX files of Fashion-MNIST are (Debian: dataset-fashion-mnist). DP-SGD takes Poisson batches, clips each
+Run `python bench/membership.py`; the table goes to bench/results/membership.md. `--fashion` is the folder of the
+IDX files of Fashion-MNIST (Debian: dataset-fashion-mnist). DP-SGD takes Poisson batches, clips each
 record and adds noise.
 
 Exit code 1 if a model without privacy does not leak, one with privacy exceeds what its claim allows, or LiRA

@@ -54,7 +54,6 @@ def log_rest(log_probabilities: FloatArray) -> FloatArray:
     rows = np.arange(len(top))
     # Only the largest can be close to 1; one of several that are 1/2 is small enough either way.
     small = np.minimum(log_probabilities, np.log(0.5))
-    small[rows, top] = -np.inf
     rest = np.log1p(-np.exp(small))
     others = log_probabilities.copy()
     others[rows, top] = -np.inf

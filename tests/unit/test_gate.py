@@ -171,6 +171,18 @@ def test_no_data_never_passes(metric: str) -> None:
     assert (status(result, metric), result.exit_code) == (GateStatus.NOT_RUN, 3)
 
 
+def test_a_policy_judges_wide_slices_and_not_the_widest_interval_of_many_small_ones() -> None:
+    record = quiet_record()
+    rates = next(target for target in record.targets if target.name == "private").rates
+    worst = max((rate for rate in rates if rate.name == "auc"), key=lambda rate: rate.upper or 0.0)
+    small = replace(worst, slice="class 3", value=0.6, upper=0.99, fine=True)
+    limit = f"[gate]\nauc = {worst.upper}\n"
+    before = status(judged(limit, record), "auc")
+    assert status(judged(limit, with_target(record, "private", rates=(*rates, small))), "auc") is before
+    wide = (*rates, replace(small, fine=False))
+    assert status(judged(limit, with_target(record, "private", rates=wide)), "auc") is GateStatus.FAIL
+
+
 def test_a_worst_rate_without_an_interval_never_passes() -> None:
     record = quiet_record()
     bare = tuple(replace(rate, lower=None, upper=None) for rate in record.targets[0].rates)

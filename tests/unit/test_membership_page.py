@@ -10,7 +10,7 @@ from dpaudit import registry
 from dpaudit.events import RunFinished
 from dpaudit.plan import parse
 from dpaudit.protocols import ModelAttack
-from dpaudit.record import load
+from dpaudit.record import AuditRecord, load
 from dpaudit.run import Job, run
 
 PAGE = (Path(__file__).parents[2] / "docs/membership.md").read_text()
@@ -22,16 +22,33 @@ def test_the_table_lists_every_attack_on_final_models():
     assert listed == {name for name, attack in built.items() if isinstance(attack, ModelAttack)}
 
 
+def finished(document: dict, folder: Path) -> AuditRecord:
+    quick = {"recipe": {"epochs": 2, "hidden": [8]}, "compute": {"engine": "inline", "device": "cpu"}}
+    job = Job(
+        plan=parse({**document, **quick}), plan_text="", plan_folder=folder, out=folder / "out", command="t"
+    )
+    *_, last = run(job)
+    assert isinstance(last, RunFinished)
+    return load(folder / "out")
+
+
+def test_a_run_asks_its_models_what_its_attacks_want_to_know(tmp_path):
+    wanting = {
+        "augmentation-vote": {"queries": 3},
+        "boundary-distance": {"directions": 1},
+        "gradient-norm": {},
+    }
+    found = finished({"targets": [{"name": "plain", "train": "plain"}], "attacks": wanting}, tmp_path)
+    assert {row.attack: row.status for row in found.coverage if row.attack in wanting} == dict.fromkeys(
+        wanting, "RUN"
+    )
+
+
 @pytest.mark.slow
 def test_the_plan_runs_and_every_attack_of_it_says_something(tmp_path):
     (quoted,) = re.findall(r"^```toml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
     document = tomllib.loads(quoted)
-    quick = {"recipe": {"epochs": 2, "hidden": [8]}, "compute": {"engine": "inline", "device": "cpu"}}
-    made = parse({**document, **quick})
-    job = Job(plan=made, plan_text=quoted, plan_folder=tmp_path, out=tmp_path / "out", command="test")
-    *_, last = run(job)
-    assert isinstance(last, RunFinished)
-    record = load(tmp_path / "out")
+    made, record = parse(document), finished(document, tmp_path)
     asked = [row for row in record.coverage if row.attack in made.attacks]
     assert len(asked) == 12
     assert {row.status for row in asked} == {"RUN"}

@@ -1,6 +1,7 @@
 """Membership attacks against slow twins that go record by record, as their papers put it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,7 +144,12 @@ def rmia(view: View, i: int, shadows: list[View], *, offline: bool = False) -> f
     inside = [probability(s, i, y) for s in shadows if s.canaries.member[i]]
     outside = [probability(s, i, y) for s in shadows if not s.canaries.member[i]]
     a = 0.3 if offline else slope(shadows)
-    prior = from_out(float(np.mean(outside)), a) if offline else (np.mean(inside) + np.mean(outside)) / 2
+    if offline or not inside:
+        prior = from_out(float(np.mean(outside)), a)
+    else:
+        prior = (
+            np.mean(inside) + (np.mean(outside) if outside else max(1 - (1 - np.mean(inside)) / a, 0))
+        ) / 2
     ratio = probability(view, i, y) / prior
     exceeded = 0
     for z, label in enumerate(view.canaries.test_y):
@@ -199,6 +205,13 @@ def test_an_attack_equals_its_twin_on_every_record(name):
     assert len(known) > 12
     slow = [[twin(view, i, SHADOWS) for i in known] for view in TARGETS]
     np.testing.assert_allclose(found[:, known], slow, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_rmia_with_one_or_two_references_takes_the_missing_side_from_the_other(count):
+    found = Rmia().scores(TARGETS, SHADOWS[:count])
+    slow = [[rmia(view, i, SHADOWS[:count]) for i in range(24)] for view in TARGETS]
+    np.testing.assert_allclose(found, slow, rtol=1e-10, atol=1e-10)
 
 
 def test_attack_p_by_class_compares_within_the_class():
@@ -281,6 +294,16 @@ def test_the_ridge_leaves_each_answer_out_as_if_it_had_been_fitted_without():
             errors[penalty] = np.array(left_out)
         best = min(errors.values(), key=lambda e: float((e**2).sum()))
         np.testing.assert_allclose(residual[:, column], best, rtol=1e-8)
+
+
+def test_entropies_go_on_where_a_probability_has_no_number_any_more():
+    """exp(-800) is 0: the entropy is q (1 - log q) to first order, with log q = -800."""
+    scores = np.array([[-0.0, -800.0, -5000.0]])
+    certain = replace(TARGETS[0], scores=np.repeat(scores, 24, axis=0))
+    certain = replace(certain, canaries=replace(certain.canaries, y=np.zeros(24, dtype=np.int64)))
+    assert Entropy().scores([certain], [])[0, 0] == pytest.approx(800 - math.log(801))
+    # The label's term is (1 - p) (1 - p), the other's q q: both are beyond every other number.
+    assert ModifiedEntropy().scores([certain], [])[0, 0] == pytest.approx(1600 - math.log(2))
 
 
 def test_the_complement_of_a_probability_near_one_is_not_rounded_away():
