@@ -1,7 +1,7 @@
 """Every membership attack on models with and without privacy, for several numbers of shadow models.
 
-Run `python bench/membership.py`; the table goes to bench/results/membership.md. `--fashion` is the folder of the
-IDX files of Fashion-MNIST (Debian: dataset-fashion-mnist). DP-SGD takes Poisson batches, clips each
+Run `python bench/membership.py`; the table goes to bench/results/membership.md. `--fashion` is the folder
+of the IDX files of Fashion-MNIST (Debian: dataset-fashion-mnist). DP-SGD takes Poisson batches, clips each
 record and adds noise.
 
 Exit code 1 if a model without privacy does not leak, one with privacy exceeds what its claim allows, or LiRA
@@ -69,7 +69,7 @@ def fresh() -> tuple[FloatArray, IntArray]:
 
 
 def fashion(folder: Path) -> tuple[FloatArray, IntArray]:
-    """The first 3,000 images.
+    """The first 2,000 images.
 
     Raises:
         FileNotFoundError: no such files.
@@ -78,7 +78,7 @@ def fashion(folder: Path) -> tuple[FloatArray, IntArray]:
         images = np.frombuffer(file.read(), dtype=np.uint8, offset=16).reshape(-1, 28, 28)
     with gzip.open(folder / "train-labels-idx1-ubyte.gz") as file:
         labels = np.frombuffer(file.read(), dtype=np.uint8, offset=8)
-    return images[:3000] / 255.0, labels[:3000].astype(np.int64)
+    return images[:2000] / 255.0, labels[:2000].astype(np.int64)
 
 
 def views(x: FloatArray, y: IntArray, recipe: Recipe, models: int, seed: int) -> tuple[list[View], float]:
@@ -299,7 +299,7 @@ def page(found: list[Row], notes: list[str], command: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fashion", type=Path, default=FASHION)
-    parser.add_argument("--shadows", type=int, nargs="+", default=[1, 2, 4, 16, 64])
+    parser.add_argument("--shadows", type=int, nargs="+", default=[1, 2, 4, 16, 32])
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)  # Products this small are slower in two threads.
