@@ -158,7 +158,9 @@ def given_pool(
         test_x=others[0][test],
         test_y=others[1][test],
         member=np.arange(len(x)) < len(members[1]),
-        groups={name: np.concatenate([ours[name], theirs[name][rest]]) for name in ours.keys() & theirs.keys()},
+        groups={
+            name: np.concatenate([ours[name], theirs[name][rest]]) for name in ours.keys() & theirs.keys()
+        },
     )
 
 

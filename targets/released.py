@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dpaudit.canary import Canaries
 from dpaudit.errors import UsageError
 from dpaudit.evidence import Access, Note
-from dpaudit.protocols import StepAttack, View
-from dpaudit.targets.observed import Predict, accuracy, hash_of, log_probabilities, n_parameters
+from dpaudit.protocols import Asked, StepAttack, View
+from dpaudit.targets.answers import Predict, log_probabilities, with_answers
+from dpaudit.targets.observed import accuracy, hash_of, n_parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +24,13 @@ class ReleasedModel:
         fit: loads the model: a module or callable from raw features (b, ...) to logits (b, classes).
         options: keyword arguments of `fit` from the plan.
         delta: not used: nobody is asked for an epsilon.
+        asked: what the attacks want to know of the model beside its scores.
     """
 
     name: str
     fit: Callable[..., Predict]
     delta: float
+    asked: Asked = field(default_factory=Asked)
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def train(
@@ -47,18 +50,21 @@ class ReleasedModel:
                 "Return a torch.nn.Module or a callable from features to logits."
             )
         scores = log_probabilities(model, canaries.x, device)
+        test_scores = log_probabilities(model, canaries.test_x, device)
         inside = canaries.member
-        return View(
+        view = View(
             canaries=canaries,
             scores=scores,
-            test_accuracy=accuracy(log_probabilities(model, canaries.test_x, device), canaries.test_y),
+            test_scores=test_scores,
+            test_accuracy=accuracy(test_scores, canaries.test_y),
             train_accuracy=accuracy(scores[inside], canaries.y[inside]),
             n_parameters=n_parameters(model),
             claim=None,
             evidence=(_UNSEEN,),
             weights_sha256=hash_of(model),
-            seconds=time.perf_counter() - start,
         )
+        view = with_answers(view, model, self.asked, device)
+        return replace(view, seconds=time.perf_counter() - start)
 
 
 _UNSEEN = Note(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpaudit.canary import Canaries, Pool, make_pool
+from dpaudit.canary import Canaries, Pool, given_pool, make_pool
 from dpaudit.errors import UsageError
 
 
@@ -68,12 +68,27 @@ def test_the_commitment_says_nothing_of_records_outside_the_game():
     assert replace(drawn, test_x=drawn.test_x + 1).commitment() == drawn.commitment()
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(Pool) if f.name != "groups"])
+@pytest.mark.parametrize("name", [f.name for f in fields(Pool) if f.name not in ("groups", "member")])
 def test_the_hash_of_a_pool_changes_with_any_of_its_parts(name):
     records = pool()
     part = getattr(records, name)
     other = replace(records, **{name: changed(part.astype(float)).astype(part.dtype)})
     assert other.sha256() != records.sha256()
+
+
+def test_the_hash_of_a_pool_changes_with_the_members_where_they_are_given():
+    records = pool()
+    hashes = {replace(records, member=m).sha256() for m in (None, records.canary, ~records.canary)}
+    assert len(hashes) == 3
+
+
+def test_groups_of_a_given_pool_are_those_that_both_sides_have():
+    x = np.arange(120.0).reshape(60, 2)
+    sides = [(x + 1000 * side, np.arange(60) % 2) for side in (0, 1)]
+    groups = ({"own": sides[0][0][:, 0], "left": np.zeros(60)}, {"own": sides[1][0][:, 0]})
+    made = given_pool(*sides, test_fraction=0.2, rng=np.random.default_rng(0), groups=groups)
+    assert set(made.groups) == {"own"}
+    assert np.array_equal(made.as_given().groups["own"], made.x[:, 0])
 
 
 def test_groups_follow_their_records_and_nothing_is_trained_on_them():
