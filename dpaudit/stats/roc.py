@@ -119,7 +119,9 @@ def tpr_at_fpr(
 ) -> tuple[float, float, float] | None:
     """Largest TPR with at most that share of false positives, and its exact interval at that threshold.
 
-    The threshold is where the non-members put it, so that the interval is exact in the members given it.
+    The threshold is where the non-members put it, so that the interval is exact in the members given it. What
+    share of other non-members would pass it is not in the interval: with ten of them below, that share is
+    known to about a third of itself.
 
     Returns:
         Value, lower and upper end; None where there are fewer non-members than 10 / fpr.
