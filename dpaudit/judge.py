@@ -52,10 +52,7 @@ def judge_audit(plan: AuditPlan, runs: Mapping[str, Runs], trials: Sequence[Tria
         lost = sum(t.status == "lost" for t in trials if t.target == target.name)
         judged.append(_judge(plan, target, views, claim, alphas[target.name], lost, own=claims[target.name]))
         coverage += measure.coverage(plan, target.name, views)
-    # Every target was trained on the same draw.
-    pool = next((r[0].canaries for r in runs.values() if 0 in r and r[0].scores.size), None)
-    row = membership.told_apart(pool) if pool is not None else None
-    judged = [replace(t, checklist=(*t.checklist, row)) for t in judged] if row else judged
+    judged = _with_split(judged, runs)
     targets = tuple(_in_light_of_controls(target, judged) for target in judged)
     return _overall(targets, tuple(coverage), trials)
 
@@ -278,6 +275,13 @@ def _best(claim: Claim, estimates: Sequence[Estimate], findings: Sequence[Findin
 def _inconclusive(reason: str, estimates: Sequence[Estimate]) -> Verdict:
     bounds = [e.epsilon_lower for e in estimates if e.epsilon_lower is not None]
     return Verdict(status=Status.INCONCLUSIVE, reason=reason, epsilon_lower=max(bounds, default=None))
+
+
+def _with_split(judged: list[TargetRecord], runs: Mapping[str, Runs]) -> list[TargetRecord]:
+    """The checklists with a row about the split; every target was trained on the same draw."""
+    pool = next((r[0].canaries for r in runs.values() if 0 in r and r[0].scores.size), None)
+    row = membership.told_apart(pool) if pool is not None else None
+    return [replace(t, checklist=(*t.checklist, row)) for t in judged] if row else judged
 
 
 def _in_light_of_controls(target: TargetRecord, judged: Sequence[TargetRecord]) -> TargetRecord:
