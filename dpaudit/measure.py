@@ -27,12 +27,13 @@ from dpaudit.evidence import (
     OneRun,
     Replay,
     Sampling,
+    TwoSample,
 )
 from dpaudit.membership import series
 from dpaudit.plan import AuditPlan
-from dpaudit.protocols import ModelAttack, StepAttack, View
+from dpaudit.protocols import Game, ModelAttack, StepAttack, View
 from dpaudit.record import Coverage, Curve
-from dpaudit.stats import clusters, known_null, noise, one_run, reconstruction, sampler
+from dpaudit.stats import clusters, evalues, known_null, noise, one_run, reconstruction, sampler
 from dpaudit.stats.family import EpsilonDeltaFamily, Family
 from dpaudit.stats.multiplicity import split
 from dpaudit.trial import attacks_of
@@ -64,7 +65,9 @@ def weights(plan: AuditPlan) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, attack in attacks_of(plan).items():
         weight = plan.attacks[name].weight
-        if name == "step-canary":
+        if isinstance(attack, Game):
+            found[f"{name}, anytime"] = weight
+        elif name == "step-canary":
             found[name] = weight * (1 - _ANYTIME_SHARE)
             found[f"{name}, anytime"] = weight * _ANYTIME_SHARE
         else:
@@ -94,6 +97,11 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
             continue
         if isinstance(evidence, (Note, Replay)):
             continue  # The checklist has it; replays are put together below.
+        if isinstance(evidence, TwoSample):
+            family = _whole_run(claim, plan, evidence.adjacency)
+            level = shares[f"{evidence.source}, anytime"]
+            estimates.append(evalues.anytime(evidence, family, alpha=level))
+            continue
         if not composable(claim):
             continue  # What one step shows becomes an epsilon only by composing the steps of a ledger.
         assert claim is not None
@@ -153,10 +161,10 @@ def composable(claim: Claim | None) -> bool:
     return all(phase.sampler is not Sampler.UNKNOWN for phase in claim.ledger)
 
 
-def _whole_run(claim: Claim | None, plan: AuditPlan) -> Family:
+def _whole_run(claim: Claim | None, plan: AuditPlan, adjacency: Adjacency = Adjacency.REPLACE_ONE) -> Family:
     """Family against which a run is tested: of the ledger, or of any mechanism with the bare epsilon."""
     shape = "auto" if claim is None or composable(claim) else "epsilon-delta"
-    return family_for(claim, adjacency=Adjacency.REPLACE_ONE, delta=plan.delta, shape=shape)
+    return family_for(claim, adjacency=adjacency, delta=plan.delta, shape=shape)
 
 
 def _of_models(
@@ -273,6 +281,8 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
             status, reason = "NOT RUN", "the training run was lost"
         elif isinstance(attack, StepAttack) and not _rode(attack, audited):
             status, reason = "NOT APPLICABLE", "no step with per-record gradients was seen"
+        elif isinstance(attack, Game):
+            status, reason = _played(attack, audited)
         elif isinstance(attack, ModelAttack):
             status, reason = membership.ran(attack, runs)
         rows.append(Coverage(attack=name, target=target, status=status, access=attack.access, reason=reason))
@@ -287,6 +297,13 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
             )
         )
     return rows
+
+
+def _played(game: Game, audited: View) -> tuple[str, str]:
+    scores = [e for e in audited.evidence if isinstance(e, TwoSample) and e.source == game.name]
+    if scores:
+        return "RUN", f"{scores[0].scores_in.size + scores[0].scores_out.size} models of its own"
+    return "NOT APPLICABLE", "the training function declares no recipe by which many models could be trained"
 
 
 def _rode(attack: StepAttack, view: View) -> bool:

@@ -313,6 +313,38 @@ class Asks(Protocol):
         ...
 
 
+@runtime_checkable
+class Game(Protocol):
+    """An attack for which models are trained with and without one record. Its fields are its recipe."""
+
+    @property
+    def name(self) -> str:
+        """In the plan and in the report."""
+        ...
+
+    @property
+    def access(self) -> Access:
+        """What its adversary sees."""
+        ...
+
+    @property
+    def models(self) -> int:
+        """How many are trained; half of them with the record."""
+        ...
+
+    def features(self, others: FloatArray) -> FloatArray:
+        """Features (...) of the record beside others (n, ...)."""
+        ...
+
+    def label(self, log_probabilities: FloatArray) -> int:
+        """Label of the record, given (classes,) log-probabilities before training."""
+        ...
+
+    def scores(self, log_probabilities: FloatArray, label: int) -> FloatArray:
+        """(M,) higher where the record seems to be in, from its (M, classes) log-probabilities."""
+        ...
+
+
 class Target(Protocol):
     """Something that trains on the members and releases a model. Its fields are its recipe."""
 

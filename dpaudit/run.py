@@ -15,8 +15,9 @@ from dpaudit import __version__
 from dpaudit.backend import Engine, Outcome, choose_device, device_name
 from dpaudit.errors import UsageError
 from dpaudit.events import Analysing, Event, RunFinished, RunStarted, TrialFinished, TrialLost
+from dpaudit.games import trials_of, with_games
 from dpaudit.judge import AuditJudgement, judge_audit
-from dpaudit.plan import AuditPlan, canonical
+from dpaudit.plan import AuditPlan, TargetPlan, canonical
 from dpaudit.protocols import View
 from dpaudit.record import RECORD_NAME, SCHEMA_VERSION, AuditRecord, Provenance, TrialRecord, dump
 from dpaudit.registry import DATA, ENGINES, build, resolve
@@ -142,48 +143,73 @@ def _check(job: Job) -> str:
 def _specs(job: Job, device: str, code: str) -> tuple[TrialSpec, ...]:
     """The trials of the plan, audited ones first: they take longest."""
     plan, data = job.plan, pool_of(job.plan, job.plan_folder).sha256()
-    recipes = {name: attack.options for name, attack in plan.attacks.items()}
-    specs = []
-    for index in range(plan.shadows + 1):
-        kind = SHADOW if index else AUDITED
-        for position, target in enumerate(plan.targets):
-            if index and target.trained:
-                continue  # Somebody else trained it: nothing says how to train another.
-            content = {
-                "data": data,
-                "code": code,
-                "train": target.train,
-                "options": plan.options_of(target),
-                "kind": kind,
-                "attacks": recipes if kind == AUDITED else {},
-                "seed": [plan.seed, position, index],
-                "delta": plan.delta,
-                "device": device,
-                "asked": asdict(asked_of(plan)),
-            }
-            key = hashlib.sha256(canonical(content).encode()).hexdigest()[:32]
-            specs.append(
-                TrialSpec(
-                    key=key,
-                    target=target.name,
-                    kind=kind,
-                    index=index,
-                    plan=plan,
-                    plan_folder=job.plan_folder,
-                    out=job.out,
-                    device=device,
-                )
-            )
+    wanted = [
+        (AUDITED if index == 0 else SHADOW, index, position, target)
+        for index in range(plan.shadows + 1)
+        for position, target in enumerate(plan.targets)
+        # Of a model that somebody else trained, nothing says how to train another.
+        if index == 0 or not target.trained
+    ]
+    for position, target in enumerate(plan.targets):
+        fit = training_function(plan, target, job.plan_folder)
+        wanted += [(name, index, position, target) for name, index in trials_of(plan, target, fit)]
+    specs = [
+        TrialSpec(
+            key=_key(plan, data, code, device, *each),
+            target=each[3].name,
+            kind=each[0],
+            index=each[1],
+            plan=plan,
+            plan_folder=job.plan_folder,
+            out=job.out,
+            device=device,
+        )
+        for each in wanted
+    ]
     if len({spec.key for spec in specs}) != len(specs):
         raise UsageError("Expected every trial to differ, found two equal ones. Report this with the plan.")
     return tuple(specs)
 
 
+def _key(
+    plan: AuditPlan,
+    data: str,
+    code: str,
+    device: str,
+    kind: str,
+    index: int,
+    position: int,
+    target: TargetPlan,
+) -> str:
+    """Hash of all that determines the result of a trial."""
+    recipes = {name: attack.options for name, attack in plan.attacks.items()}
+    attacks = recipes if kind == AUDITED else {} if kind == SHADOW else {kind: recipes[kind]}
+    content = {
+        "data": data,
+        "code": code,
+        "train": target.train,
+        "options": plan.options_of(target),
+        "kind": kind,
+        "attacks": attacks,
+        "seed": [plan.seed, position, index],
+        "delta": plan.delta,
+        "device": device,
+        "asked": asdict(asked_of(plan)),
+    }
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:32]
+
+
 def _by_target(specs: tuple[TrialSpec, ...], views: dict[str, View]) -> dict[str, dict[int, View]]:
     found: dict[str, dict[int, View]] = {spec.target: {} for spec in specs}
+    played: dict[str, list[View]] = {spec.target: [] for spec in specs}
     for spec in specs:
-        if spec.key in views:
+        if spec.key in views and spec.kind in (AUDITED, SHADOW):
             found[spec.target][spec.index] = views[spec.key]
+        elif spec.key in views:
+            played[spec.target].append(views[spec.key])
+    for target, runs in found.items():
+        if 0 in runs:
+            runs[0] = with_games(runs[0], played[target])
     return found
 
 

@@ -8,12 +8,15 @@ import numpy as np
 
 from dpaudit.backend import Task, available_cores
 from dpaudit.errors import TrialError
+from dpaudit.games import TOGETHER, execute_game
 from dpaudit.plan import AuditPlan
 from dpaudit.protocols import View
 from dpaudit.registry import STACKABLE, TRAIN_SHADOWS, resolve
 from dpaudit.trial import (
+    AUDITED,
     SHADOW,
     TrialSpec,
+    asked_of,
     canaries_of,
     execute,
     explained,
@@ -37,7 +40,10 @@ def tasks_of(plan: AuditPlan, specs: Sequence[TrialSpec]) -> tuple[Planned, ...]
         if spec.kind == SHADOW and stackable[spec.target]:
             together.setdefault(spec.target, []).append(spec)
         else:
-            found.append((Task(key=spec.key, run=execute, argument=spec), (spec,)))
+            game = spec.kind not in (AUDITED, SHADOW)
+            each = TOGETHER if game else 1
+            make = execute_game if game else execute
+            found.append((Task(key=spec.key, run=make, argument=spec, trials=each), (spec,)))
     for group in together.values():
         size = int(np.clip(-(-len(group) // (plan.compute.workers or available_cores())), FEWEST, MOST))
         for start in range(0, len(group), size):
@@ -59,7 +65,12 @@ def execute_stack(specs: tuple[TrialSpec, ...]) -> float:
     draws = [canaries_of(spec.plan, spec.plan_folder, spec.index) for spec in specs]
     with explained(target):
         views: tuple[View, ...] = resolve("trainer", TRAIN_SHADOWS, {})(
-            fit, first.plan.options_of(target), draws, [training_seed(spec) for spec in specs], first.device
+            fit,
+            first.plan.options_of(target),
+            draws,
+            [training_seed(spec) for spec in specs],
+            first.device,
+            asked_of(first.plan),
         )
     right = [bool(np.isfinite(view.scores).all()) for view in views]
     for spec, view, finite in zip(specs, views, right, strict=True):

@@ -44,8 +44,8 @@ class TrialSpec:
     Attributes:
         key: content hash of what determines the result.
         target: name in the plan.
-        kind: "audited" (observed, attacked in every step) or "shadow".
-        index: number of the draw; 0 is the audited model's.
+        kind: "audited" (observed, attacked in every step), "shadow", or the name of a game.
+        index: number of the draw, 0 being the audited model's; of a game, number of the trial.
         plan: the whole plan.
         plan_folder: where the user's modules are.
         out: the audit's folder.
@@ -60,6 +60,11 @@ class TrialSpec:
     plan_folder: Path
     out: Path
     device: str
+
+    @property
+    def draw(self) -> int:
+        """Number of the draw of members; games are played beside those of the audited model."""
+        return self.index if self.kind in (AUDITED, SHADOW) else 0
 
 
 def execute(spec: TrialSpec) -> float:
@@ -134,7 +139,7 @@ def load_view(store: Store, spec: TrialSpec) -> View | None:
     facts = store.load(spec.key)
     if facts is None:
         return None
-    canaries = canaries_of(spec.plan, spec.plan_folder, spec.index)
+    canaries = canaries_of(spec.plan, spec.plan_folder, spec.draw)
     if not np.array_equal(facts.pop("member"), canaries.member):
         return None
     return View(canaries=canaries, **facts)

@@ -20,6 +20,7 @@ from dpaudit.claim import Ledger, Phase, Spending
 _POINTS = 40
 _FEWEST = 3
 _SECONDS = 0.5
+_BEYOND = 1e3
 History = list[tuple[float, float, int]]
 
 
@@ -133,7 +134,11 @@ class Books:
         if key not in self._answers:
             asked = copy.copy(accountant)
             asked.history = list(history)
-            self._answers[key] = float(asked.get_epsilon(delta))
+            if type(accountant) is PRVAccountant and (renyi := _renyi_figure(history, delta)) > _BEYOND:
+                # Its grid grows with epsilon: with next to no noise it is never done, and says no more.
+                self._answers[key] = renyi
+            else:
+                self._answers[key] = float(asked.get_epsilon(delta))
         return self._answers[key]
 
     def mechanisms(self) -> tuple[str, ...]:
@@ -176,6 +181,10 @@ def _affordable(figure: Callable[[History], float], first: History) -> int:
     start = time.perf_counter()
     figure(first)
     return int(np.clip(_SECONDS / max(time.perf_counter() - start, 1e-3), _FEWEST, _POINTS))
+
+
+def _renyi_figure(history: History, delta: float) -> float:
+    return next(_renyi([history], delta))
 
 
 def _renyi(histories: Sequence[History], delta: float) -> Iterator[float]:

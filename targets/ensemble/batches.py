@@ -32,7 +32,9 @@ class Step:
     inside: torch.Tensor
 
 
-def batches(recipe: Recipe, member: np.ndarray, seeds: list[int], device: str) -> Iterator[Step]:
+def batches(
+    recipe: Recipe, member: np.ndarray, seeds: list[int], device: str, public: int | None = None
+) -> Iterator[Step]:
     """Every step of a whole training.
 
     Args:
@@ -40,6 +42,7 @@ def batches(recipe: Recipe, member: np.ndarray, seeds: list[int], device: str) -
         member: (M, n) bool; every row with the same number of steps.
         seeds: (M,).
         device: where batches are drawn and used.
+        public: number of records that the steps of an epoch are derived from; None for the members.
     """
     counts = member.sum(axis=1).tolist()
     widest = max(counts)
@@ -47,9 +50,12 @@ def batches(recipe: Recipe, member: np.ndarray, seeds: list[int], device: str) -
     order = np.argsort(~member, axis=1, kind="stable")[:, :widest]
     records = torch.as_tensor(order, device=device)
     generators = [_generator(seed, _BATCHES, device) for seed in seeds]
-    steps = recipe.steps(counts[0])
-    draw = _poisson if recipe.poisson else _shuffled
-    for step in draw(counts, steps, recipe, generators):
+    steps = recipe.steps(counts[0] if public is None else public)
+    if recipe.poisson:
+        drawn = _poisson(counts, steps, recipe, generators)
+    else:
+        drawn = _shuffled(counts, max(steps, recipe.steps(widest)), recipe, generators)
+    for step in drawn:
         yield Step(index=records.gather(1, step.index), inside=step.inside)
 
 

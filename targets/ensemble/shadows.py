@@ -12,7 +12,8 @@ import numpy as np
 from dpaudit.canary import Canaries
 from dpaudit.check import FloatArray
 from dpaudit.claim import Ledger, Phase, Sampler
-from dpaudit.protocols import View
+from dpaudit.protocols import Asked, View
+from dpaudit.targets.answers import with_answers
 from dpaudit.targets.ensemble.training import Ensemble, train_ensemble
 from dpaudit.targets.models import mlp
 from dpaudit.targets.observed import accuracy, hash_of, n_parameters
@@ -33,6 +34,7 @@ def train_shadows(
     draws: Sequence[Canaries],
     seeds: Sequence[int],
     device: str,
+    asked: Asked,
 ) -> tuple[View, ...]:
     """One shadow model for each draw of one pool, by the recipe of a stackable training function.
 
@@ -45,22 +47,25 @@ def train_shadows(
         draws: who is in.
         seeds: of each model.
         device: cpu or cuda.
+        asked: what the model attacks want of every model beyond the scores of its records.
     """
     pool = draws[0]
     member = np.stack([draw.member for draw in draws])
     x = pool.x.astype(np.float32)
-    recipe = fit if isinstance(fit, Recipe) else _built_in(fit, options, pool)
+    recipe = recipe_of(fit, options, pool)
     ensemble = train_ensemble(recipe, x, pool.y, member, seeds, device)
     scores = ensemble.log_probabilities(x)
     test_scores = ensemble.log_probabilities(pool.test_x.astype(np.float32))
     return tuple(
-        _view(ensemble, number, draw, scores[number], test_scores[number])
+        _view(ensemble, number, draw, scores[number], test_scores[number], asked)
         for number, draw in enumerate(draws)
     )
 
 
-def _built_in(fit: Callable[..., Any], options: Mapping[str, Any], pool: Canaries) -> Recipe:
-    """The recipe that `fit_plain` or `fit_opacus` follows with these options on members of this pool."""
+def recipe_of(fit: Callable[..., Any], options: Mapping[str, Any], pool: Canaries) -> Recipe:
+    """The recipe that a stackable training function follows with these options on members of this pool."""
+    if isinstance(fit, Recipe):
+        return fit
     settings = {**(fit.__kwdefaults__ or {}), **options}
     model = partial(mlp, pool.x[0].size, tuple(settings["hidden"]), int(pool.y.max()) + 1)
     known = {field.name for field in fields(Recipe)} & set(settings)
@@ -68,13 +73,19 @@ def _built_in(fit: Callable[..., Any], options: Mapping[str, Any], pool: Canarie
 
 
 def _view(
-    ensemble: Ensemble, number: int, draw: Canaries, scores: FloatArray, test_scores: FloatArray
+    ensemble: Ensemble,
+    number: int,
+    draw: Canaries,
+    scores: FloatArray,
+    test_scores: FloatArray,
+    asked: Asked,
 ) -> View:
     model = ensemble.model(number)
     clean = draw.member & ~draw.canary
-    return View(
+    view = View(
         canaries=draw,
         scores=scores,
+        test_scores=test_scores,
         test_accuracy=accuracy(test_scores, draw.test_y),
         train_accuracy=accuracy(scores[clean], draw.y[clean]),
         n_parameters=n_parameters(model),
@@ -83,6 +94,7 @@ def _view(
         weights_sha256=hash_of(model),
         seconds=ensemble.seconds / len(ensemble),
     )
+    return with_answers(view, model, asked, ensemble.device)
 
 
 def _ledger(recipe: Recipe, n_records: int) -> Ledger:

@@ -96,6 +96,7 @@ def train_ensemble(
     device: str = "cpu",
     *,
     chunk: int | None = None,
+    public: int | None = None,
 ) -> Ensemble:
     """Train one model on each row of members, as `recipe` would one by one.
 
@@ -111,6 +112,8 @@ def train_ensemble(
         seeds: (M,) of initial weights, batches and noise.
         device: cpu or cuda.
         chunk: models of a stack; None for as many as fit.
+        public: number of records that steps, sampling rate and the expected batch of Poisson sampling are
+            derived from, whoever is in; None for each model's members.
 
     Raises:
         UsageError: shapes that do not match, or a model without members.
@@ -121,7 +124,7 @@ def train_ensemble(
     features, labels = (part.to(device) for part in tensors(x, y))
     reason = ""
     try:
-        values = _stacks(recipe, features, labels, member, list(seeds), device, chunk)
+        values = _stacks(recipe, features, labels, member, list(seeds), device, chunk, public)
     except NotStackable as error:
         reason = str(error)
         LOG.warning("%d models are trained one after another: %s.", len(member), reason)
@@ -170,9 +173,11 @@ def _stacks(
     seeds: list[int],
     device: str,
     chunk: int | None,
+    public: int | None,
 ) -> dict[str, torch.Tensor]:
     """Train in stacks of models that make the same number of steps."""
-    steps = np.array([recipe.steps(int(count)) for count in member.sum(axis=1)])
+    counts = member.sum(axis=1) if public is None else np.full(len(member), public)
+    steps = np.array([recipe.steps(int(count)) for count in counts])
     stack = _stack(recipe, features, [0], device)
     each = step_bytes(recipe, stack, initial(recipe, [0], device), features[:_SAMPLE])
     chunks: list[np.ndarray] = []
@@ -183,7 +188,7 @@ def _stacks(
 
     def train(chosen: np.ndarray) -> dict[str, torch.Tensor]:
         own = [seeds[number] for number in chosen]
-        values = _train(recipe, features, labels, member[chosen], own, device)
+        values = _train(recipe, features, labels, member[chosen], own, device, public)
         return {name: value.cpu() for name, value in values.items()}
 
     parts = list(in_threads(train, chunks) if device == "cpu" else map(train, chunks))
@@ -209,11 +214,12 @@ def _train(
     member: BoolArray,
     seeds: list[int],
     device: str,
+    public: int | None,
 ) -> dict[str, torch.Tensor]:
     """One stack, on batches and noise of each model's own."""
     values = initial(recipe, seeds, device)
     stack = _stack(recipe, features, seeds, device)
-    counts = member.sum(axis=1)
+    counts = member.sum(axis=1) if public is None else np.full(len(member), public)
     steps = recipe.steps(int(counts[0]))
     size = sum(value[0].numel() for value in trained(recipe, values).values())
     fit_stack(
@@ -222,7 +228,7 @@ def _train(
         values,
         features,
         labels,
-        batches(recipe, member, seeds, device),
+        batches(recipe, member, seeds, device, public),
         noise(size, seeds, device) if recipe.private else repeat(torch.empty(0)),
         # As Opacus computes it from the loader: the whole number below n q.
         expected=torch.tensor([int(count * (1 / steps)) for count in counts], device=device),

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from dpaudit.protocols import Asked
 from dpaudit.targets import trainer
 from dpaudit.targets.broken import loop
-from dpaudit.targets.ensemble.shadows import _built_in, stackable, train_shadows
+from dpaudit.targets.ensemble.shadows import recipe_of, stackable, train_shadows
 from dpaudit.targets.recipe import Recipe
 from tests.training import canaries, perceptron
 
@@ -30,7 +31,7 @@ def test_a_stack_of_the_private_loop_has_the_settings_that_the_loop_gets(options
     monkeypatch.setattr(loop.Loop, "fit", stop)
     draw = canaries()
     trainer.fit_opacus(draw.train_x, draw.train_y, seed=0, device="cpu", **options)
-    recipe = _built_in(trainer.fit_opacus, options, draw)
+    recipe = recipe_of(trainer.fit_opacus, options, draw)
     (run,) = seen
     for name in ("epochs", "batch_size", "learning_rate", "noise_multiplier", "max_grad_norm"):
         assert getattr(recipe, name) == getattr(run, name), name
@@ -50,7 +51,7 @@ def test_a_stack_of_the_plain_loop_has_the_settings_that_the_loop_gets(options, 
     monkeypatch.setattr(Recipe, "__call__", note)
     draw = canaries()
     trainer.fit_plain(draw.train_x, draw.train_y, seed=0, device="cpu", **options)
-    recipe = _built_in(trainer.fit_plain, options, draw)
+    recipe = recipe_of(trainer.fit_plain, options, draw)
     (run,) = seen
     for name in Recipe.__dataclass_fields__:
         if name != "model":
@@ -59,7 +60,7 @@ def test_a_stack_of_the_plain_loop_has_the_settings_that_the_loop_gets(options, 
     assert not recipe.private and not recipe.poisson
 
 
-def test_every_option_of_the_built_in_loops_is_known_to_stacks():
+def test_every_option_of_therecipe_of_loops_is_known_to_stacks():
     known = set(Recipe.__dataclass_fields__) | {
         "hidden",
         "fault",
@@ -83,7 +84,7 @@ def test_what_is_stackable():
 def test_views_are_those_of_the_models():
     draws = [canaries(), canaries()]
     recipe = Recipe(model=perceptron, epochs=3, noise_multiplier=1.0)
-    views = train_shadows(recipe, {}, draws, [1, 2], "cpu")
+    views = train_shadows(recipe, {}, draws, [1, 2], "cpu", Asked())
     assert [view.canaries for view in views] == draws
     assert len({view.weights_sha256 for view in views}) == 2
     for view in views:
