@@ -1,0 +1,64 @@
+"""How many models a stack has: those whose step fits into the cache, or into the GPU's free memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from dpaudit.targets.ensemble.stack import MappedStack, Stack
+from dpaudit.targets.recipe import Recipe
+
+_FEWEST, _MOST = 8, 256
+_SHARE = 0.4
+_COPIES = 8
+
+
+def chunk_size(each: int, models: int, device: str) -> int:
+    """Models of a stack, `models` at most, each of whose steps moves `each` bytes."""
+    if device == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        return max(1, min(models, int(free * _SHARE) // each))
+    fit = max(_FEWEST, min(_MOST, cache() // each))
+    return max(1, min(fit, -(-models // torch.get_num_threads())))
+
+
+def in_threads(train: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[Any]:
+    """Train chunks side by side, each by one thread, and yield the results in order.
+
+    The kernels of small models are too short to be split over cores: waiting for each other takes longer.
+    """
+    if torch.get_num_threads() == 1:
+        yield from map(train, chunks)
+        return
+    with ThreadPoolExecutor(
+        torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        yield from pool.map(train, chunks)
+
+
+def cache() -> int:
+    """Bytes of the last cache that a core has to itself."""
+    try:
+        found = os.sysconf("SC_LEVEL2_CACHE_SIZE")
+    except (ValueError, OSError):
+        found = 0
+    return max(found, 2**20)
+
+
+def step_bytes(recipe: Recipe, stack: Stack, numbers: int, features: int) -> int:
+    """That one model's step moves: weights, gradients, optimizer, a batch and what its layers leave behind.
+
+    Args:
+        recipe: the batches.
+        stack: how gradients are formed.
+        numbers: in the parameters and buffers of a model.
+        features: in a record.
+    """
+    rows = recipe.batch_size * features
+    if isinstance(stack, MappedStack) and recipe.private:
+        numbers *= recipe.batch_size
+    return 4 * (4 * numbers + _COPIES * rows)
