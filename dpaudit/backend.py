@@ -14,11 +14,19 @@ from dpaudit.errors import DpauditError, UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One call in one process: `run(argument)` writes its own result and returns seconds."""
+    """One call in one process: `run(argument)` writes its own results and returns seconds.
+
+    Attributes:
+        key: of the trial, or of the first of several.
+        run: a function of a module.
+        argument: of it.
+        trials: how many are made; each has the time-out of one.
+    """
 
     key: str
     run: Callable[[Any], float]
     argument: Any
+    trials: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +68,7 @@ class LocalEngine:
         context = multiprocessing.get_context("spawn")
         with ProcessPool(max_workers=count, context=context, initializer=one_thread) as pool:
             pending: dict[Future[Outcome], Task] = {
-                pool.schedule(attempt, args=[task], timeout=timeout): task for task in tasks
+                pool.schedule(attempt, args=[task], timeout=timeout * task.trials): task for task in tasks
             }
             try:
                 while pending:

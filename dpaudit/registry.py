@@ -48,6 +48,8 @@ ENGINES: Mapping[str, str] = {
 }
 TRAINING_TARGET = "dpaudit.targets.observed:TrainingFunction"
 TRAINED_TARGET = "dpaudit.targets.released:ReleasedModel"
+STACKABLE = "dpaudit.targets.ensemble.shadows:stackable"
+TRAIN_SHADOWS = "dpaudit.targets.ensemble.shadows:train_shadows"
 SCRIPT_TARGET = "dpaudit.targets.script:ScriptTarget"
 LOAD_DATA = "dpaudit.targets.datasets:load"
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dpaudit import __version__
-from dpaudit.backend import Engine, Outcome, Task, choose_device, device_name
+from dpaudit.backend import Engine, Outcome, choose_device, device_name
 from dpaudit.errors import UsageError
 from dpaudit.events import Analysing, Event, RunFinished, RunStarted, TrialFinished, TrialLost
 from dpaudit.judge import AuditJudgement, judge_audit
@@ -20,6 +20,7 @@ from dpaudit.plan import AuditPlan, canonical
 from dpaudit.protocols import View
 from dpaudit.record import RECORD_NAME, SCHEMA_VERSION, AuditRecord, Provenance, TrialRecord, dump
 from dpaudit.registry import DATA, ENGINES, build, resolve
+from dpaudit.stacking import tasks_of
 from dpaudit.store import Store, code_sha256, write_atomic
 from dpaudit.trial import (
     AUDITED,
@@ -28,7 +29,6 @@ from dpaudit.trial import (
     asked_of,
     attacks_of,
     canaries_of,
-    execute,
     load_view,
     module_files,
     pool_of,
@@ -83,20 +83,24 @@ def run(job: Job) -> Iterator[Event]:
         for spec in specs
         if spec.key in views
     }
-    by_key = {spec.key: spec for spec in specs}
     for spec in specs:
         if spec.key in views:
             yield _finished(spec, views[spec.key].seconds, cached=True)
-    tasks = [Task(key=spec.key, run=execute, argument=spec) for spec in specs if spec.key not in views]
+    planned = tasks_of(plan, [spec for spec in specs if spec.key not in views])
+    made = {task.key: part for task, part in planned}
+    tasks = [task for task, _ in planned]
     for outcome in engine.outcomes(tasks, workers=plan.compute.workers, timeout=plan.compute.timeout):
-        spec = by_key[outcome.key]
-        view = None if outcome.error else load_view(store, spec)
-        trials[spec.key] = _ended(spec, outcome, view)
-        if view is None:
-            yield TrialLost(key=spec.key, target=spec.target, kind=spec.kind, error=trials[spec.key].error)
-        else:
-            views[spec.key] = view
-            yield _finished(spec, outcome.seconds, cached=False)
+        for spec in made[outcome.key]:
+            # Of several trials of one task, those are lost that are not on disk.
+            view = load_view(store, spec)
+            trials[spec.key] = _ended(spec, outcome, view)
+            if view is None:
+                yield TrialLost(
+                    key=spec.key, target=spec.target, kind=spec.kind, error=trials[spec.key].error
+                )
+            else:
+                views[spec.key] = view
+                yield _finished(spec, trials[spec.key].seconds, cached=False)
     yield Analysing(targets=tuple(target.name for target in plan.targets))
     ordered = tuple(trials[spec.key] for spec in specs)
     audit = judge_audit(plan, _by_target(specs, views), ordered)
@@ -131,7 +135,8 @@ def _check(job: Job) -> str:
     source = resolve("data source", job.plan.data.source, DATA, path=job.plan_folder)
     attacks_of(job.plan)
     pool_of(job.plan, job.plan_folder)
-    return code_sha256(module_files([*functions, source]))
+    names = [job.plan.data.source, *(target.train for target in job.plan.targets)]
+    return code_sha256(module_files([*functions, source], names))
 
 
 def _specs(job: Job, device: str, code: str) -> tuple[TrialSpec, ...]:
@@ -184,7 +189,7 @@ def _by_target(specs: tuple[TrialSpec, ...], views: dict[str, View]) -> dict[str
 
 def _ended(spec: TrialSpec, outcome: Outcome, view: View | None) -> TrialRecord:
     if view is not None:
-        return _trial_record(spec, "finished", outcome.seconds)
+        return _trial_record(spec, "finished", view.seconds)
     error = outcome.error or "Expected a readable result on disk, found none; run the same command again."
     return replace(_trial_record(spec, "lost", 0.0), error=error)
 

@@ -18,7 +18,16 @@ from dpaudit.codec import Arrays, decode, encode
 from dpaudit.errors import DpauditError
 
 FORMAT = 1
-_HASHED_PARTS = ("attacks", "targets", "canary.py", "evidence.py", "protocols.py", "trial.py", "codec.py")
+_HASHED_PARTS = (
+    "attacks",
+    "targets",
+    "canary.py",
+    "evidence.py",
+    "protocols.py",
+    "trial.py",
+    "stacking.py",
+    "codec.py",
+)
 
 
 class StoreError(DpauditError):

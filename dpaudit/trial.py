@@ -6,7 +6,8 @@ import inspect
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -68,8 +69,7 @@ def execute(spec: TrialSpec) -> float:
         TrialError: the training function raised or returned nonsense.
         StoreError: the result could not be written.
     """
-    target_plan = next(t for t in spec.plan.targets if t.name == spec.target)
-    position = [t.name for t in spec.plan.targets].index(spec.target)
+    target_plan = target_of(spec)
     canaries = canaries_of(spec.plan, spec.plan_folder, spec.index)
     kind = TRAINED_TARGET if target_plan.trained else TRAINING_TARGET
     target: Target = resolve("target", kind, {})(
@@ -80,23 +80,53 @@ def execute(spec: TrialSpec) -> float:
         asked=asked_of(spec.plan),
     )
     attacks = step_attacks(spec.plan) if spec.kind == AUDITED else ()
-    seed = _integer_seed(spec.plan.seed, _TRAIN_STREAM, position, spec.index)
+    with explained(target_plan):
+        view = target.train(canaries, seed=training_seed(spec), device=spec.device, attacks=attacks)
+    save_view(spec, view)
+    return view.seconds
+
+
+@contextmanager
+def explained(target: TargetPlan) -> Iterator[None]:
+    """Turn what the user's training code raises into one line with its place; drop expected warnings.
+
+    Raises:
+        TrialError: whatever was raised that is no error of this package.
+    """
     try:
         with warnings.catch_warnings():
             for message in _EXPECTED_WARNINGS:
                 warnings.filterwarnings("ignore", message=message)
-            view = target.train(canaries, seed=seed, device=spec.device, attacks=attacks)
+            yield
     except DpauditError:
         raise
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise TrialError(
-            f"Expected {target_plan.train!r} to train, found {type(error).__name__}: {error} "
+            f"Expected {target.train!r} to train, found {type(error).__name__}: {error} "
             f"({Path(frame.filename).name}:{frame.lineno})."
         ) from error
+
+
+def target_of(spec: TrialSpec) -> TargetPlan:
+    """The target of the plan that is trained."""
+    return next(target for target in spec.plan.targets if target.name == spec.target)
+
+
+def training_seed(spec: TrialSpec) -> int:
+    """Of a trial, by target and number of the draw."""
+    position = [target.name for target in spec.plan.targets].index(spec.target)
+    return _integer_seed(spec.plan.seed, _TRAIN_STREAM, position, spec.index)
+
+
+def save_view(spec: TrialSpec, view: View) -> None:
+    """Write a result under its key.
+
+    Raises:
+        StoreError: it could not be written.
+    """
     facts = {f.name: getattr(view, f.name) for f in fields(View) if f.name != "canaries"}
-    Store(spec.out).save(spec.key, {**facts, "member": canaries.member})
-    return view.seconds
+    Store(spec.out).save(spec.key, {**facts, "member": view.canaries.member})
 
 
 def load_view(store: Store, spec: TrialSpec) -> View | None:
@@ -199,13 +229,20 @@ def asked_of(plan: AuditPlan) -> Asked:
     )
 
 
-def module_files(functions: Iterable[Callable[..., Any]]) -> tuple[Path, ...]:
+def module_files(functions: Iterable[Callable[..., Any]], names: Iterable[str] = ()) -> tuple[Path, ...]:
     """Source files that determine what the user's own functions do: part of a trial's key.
 
     Their own files, and every imported module that lies in one of their folders and is not installed.
+
+    Args:
+        functions: imported already; any callable object.
+        names: by which the plan knows them: of an object, its class is often of another module.
     """
-    own = [function for function in functions if function.__module__.partition(".")[0] != "dpaudit"]
-    sources = {Path(file).resolve() for function in own if (file := inspect.getsourcefile(function))}
+    modules = {function.__module__ for function in functions}
+    modules |= {name.partition(":")[0] for name in names if ":" in name}
+    own = [name for name in modules if name.partition(".")[0] != "dpaudit"]
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in own]
+    sources = {Path(file).resolve() for file in files if file}
     folders = {file.parent for file in sources}
     for name, module in list(sys.modules.items()):
         found = Path(getattr(module, "__file__", None) or "")
