@@ -31,10 +31,11 @@ Planned = tuple[Task, tuple[TrialSpec, ...]]
 
 def tasks_of(plan: AuditPlan, specs: Sequence[TrialSpec]) -> tuple[Planned, ...]:
     """Tasks for these trials in their order, each with the trials that it makes."""
+    stackable = {spec.target: _stackable(spec) for spec in {spec.target: spec for spec in specs}.values()}
     together: dict[str, list[TrialSpec]] = {}
     found: list[Planned] = []
     for spec in specs:
-        if spec.kind == SHADOW and _stackable(spec):
+        if spec.kind == SHADOW and stackable[spec.target]:
             together.setdefault(spec.target, []).append(spec)
         else:
             found.append((Task(key=spec.key, run=execute, argument=spec), (spec,)))
