@@ -13,6 +13,7 @@ from dpaudit.targets.ensemble.stack import MappedStack, Stack
 from dpaudit.targets.recipe import Recipe
 
 _FEWEST, _MOST = 8, 256
+_UNKNOWN = 16 * 2**20
 _SHARE = 0.4
 _COPIES = 8
 
@@ -22,8 +23,16 @@ def chunk_size(each: int, models: int, device: str) -> int:
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
         return max(1, min(models, int(free * _SHARE) // each))
-    fit = max(_FEWEST, min(_MOST, cache() // each))
+    fit = max(_FEWEST, min(_MOST, _cache() // each))
     return max(1, min(fit, -(-models // torch.get_num_threads())))
+
+
+def _cache() -> int:
+    """Bytes of the last cache: below it more models are faster, since each call serves more of them."""
+    try:
+        return max(os.sysconf("SC_LEVEL3_CACHE_SIZE"), _UNKNOWN)
+    except (ValueError, OSError, AttributeError):
+        return _UNKNOWN
 
 
 def in_threads(train: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[Any]:
@@ -38,15 +47,6 @@ def in_threads(train: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[A
         torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
         yield from pool.map(train, chunks)
-
-
-def cache() -> int:
-    """Bytes of the last cache that a core has to itself."""
-    try:
-        found = os.sysconf("SC_LEVEL2_CACHE_SIZE")
-    except (ValueError, OSError):
-        found = 0
-    return max(found, 2**20)
 
 
 def step_bytes(recipe: Recipe, stack: Stack, numbers: int, features: int) -> int:

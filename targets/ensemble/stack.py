@@ -124,8 +124,8 @@ class LayerStack:
                 else:
                     own = isinstance(part, Masks)
                     h = part(h.reshape(*shape, *h.shape[1:])).flatten(0, 1) if own else part(h)
-            loss = cross_entropy(h, y.flatten(), reduction="sum")
-        for (layer, a), b in zip(layers, torch.autograd.grad(loss, outputs), strict=True):
+        back = torch.autograd.grad(h, outputs, logit_gradient(h.detach(), y.flatten()))
+        for (layer, a), b in zip(layers, back, strict=True):
             yield layer, a, b
 
 
@@ -181,6 +181,15 @@ class MappedStack:
     def _parted(self, values: Values) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         trained = {name: value for name, value in values.items() if name in self.trained}
         return trained, {name: value for name, value in values.items() if name not in self.trained}
+
+
+def logit_gradient(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Gradient of each record's cross-entropy at its logits (k, classes): softmax minus one at the label.
+
+    Computed with classes in front, since a reduction over a short last axis takes four times as long.
+    """
+    found = torch.softmax(logits.t().contiguous(), dim=0)
+    return found.scatter_add_(0, y[None], torch.full_like(found[:1], -1.0)).t().contiguous()
 
 
 def clip_factors(squared: torch.Tensor, max_grad_norm: float) -> torch.Tensor:

@@ -155,7 +155,10 @@ def _seeded(seed: int, device: str) -> Iterator[None]:
     """Seed torch's global generators inside the block."""
     devices = [torch.cuda.current_device()] if device == "cuda" else []
     with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed, which writes a stack trace for every kind of device that is not there.
+        torch.default_generator.manual_seed(seed)
+        if device == "cuda":
+            torch.cuda.manual_seed_all(seed)
         yield
 
 
