@@ -168,7 +168,7 @@ def compare(case: Case, private: bool, quick: bool, device: str) -> list[str]:
     seen: dict[str, list[Spent]] = {name: [] for name in ways}
     for method in ways.values():
         spend(method, case, replace(recipe, epochs=1), device)
-    for _ in range(3 if quick else 7):
+    for _ in range(3 if quick else 5):
         for name, method in ways.items():
             seen[name].append(spend(method, case, recipe, device))
     wall = {name: statistics.median(s.wall for s in of) for name, of in seen.items()}
