@@ -109,7 +109,7 @@ def _shuffled(
     for _ in range(recipe.epochs):
         order = torch.zeros((len(counts), steps * size), dtype=torch.int64, device=device)
         for row, count, generator in zip(order, counts, generators, strict=True):
-            torch.randperm(count, generator=generator, out=row[:count])
+            row[:count] = torch.randperm(count, generator=generator, device=device)
         for start in range(0, max(counts), size):
             end = min(start + size, max(counts))
             yield Step(index=order[:, start:end], inside=inside[:, start:end])

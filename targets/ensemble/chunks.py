@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 
-from dpaudit.targets.ensemble.stack import MappedStack, Stack
+from dpaudit.targets.ensemble.layers import Values
+from dpaudit.targets.ensemble.stack import LayerStack, Stack
 from dpaudit.targets.recipe import Recipe
 
 _FEWEST, _MOST = 8, 256
 _UNKNOWN = 16 * 2**20
 _SHARE = 0.4
-_COPIES = 8
+_COPIES = 16
+_STATES = 5
+_FLOAT = 4
 
 
 def chunk_size(each: int, models: int, device: str) -> int:
@@ -49,16 +52,18 @@ def in_threads(train: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[A
         yield from pool.map(train, chunks)
 
 
-def step_bytes(recipe: Recipe, stack: Stack, numbers: int, features: int) -> int:
-    """That one model's step moves: weights, gradients, optimizer, a batch and what its layers leave behind.
+def step_bytes(recipe: Recipe, stack: Stack, values: Values, sample: torch.Tensor) -> int:
+    """That one model's step holds: weights, gradients, optimizer, and what a batch leaves behind in its layers.
 
     Args:
         recipe: the batches.
         stack: how gradients are formed.
-        numbers: in the parameters and buffers of a model.
-        features: in a record.
+        values: of one model.
+        sample: (k, ...) records to try it on.
     """
-    rows = recipe.batch_size * features
-    if isinstance(stack, MappedStack) and recipe.private:
-        numbers *= recipe.batch_size
-    return 4 * (4 * numbers + _COPIES * rows)
+    numbers = sum(value.numel() for value in values.values())
+    if isinstance(stack, LayerStack):
+        left = stack.numbers(values, sample) // len(sample)
+    else:
+        left = _COPIES * sample[0].numel() + numbers * recipe.private
+    return _FLOAT * (_STATES * numbers + recipe.batch_size * left)

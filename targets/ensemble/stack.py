@@ -102,6 +102,11 @@ class LayerStack:
                     h = part(h)
         return h.reshape(models, -1, *h.shape[1:])
 
+    def numbers(self, values: Values, x: torch.Tensor) -> int:
+        """That a step of one model on records x (k, ...) keeps: what goes into layers, comes out, comes back."""
+        y = torch.zeros((1, len(x)), dtype=torch.int64, device=x.device)
+        return sum(2 * a.numel() + 4 * b.numel() for _, a, b in self._backward(values, x[None], y))
+
     def _backward(
         self, values: Values, x: torch.Tensor, y: torch.Tensor
     ) -> Iterator[tuple[Layer, torch.Tensor, torch.Tensor]]:

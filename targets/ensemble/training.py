@@ -174,8 +174,7 @@ def _stacks(
     """Train in stacks of models that make the same number of steps."""
     steps = np.array([recipe.steps(int(count)) for count in member.sum(axis=1)])
     stack = _stack(recipe, features, [0], device)
-    numbers = sum(value[0].numel() for value in initial(recipe, [0], device).values())
-    each = step_bytes(recipe, stack, numbers, features[0].numel())
+    each = step_bytes(recipe, stack, initial(recipe, [0], device), features[:_SAMPLE])
     chunks: list[np.ndarray] = []
     for count in np.unique(steps):
         group = np.flatnonzero(steps == count)

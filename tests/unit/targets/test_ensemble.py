@@ -20,9 +20,10 @@ from dpaudit.errors import UsageError
 from dpaudit.targets import models
 from dpaudit.targets.ensemble import train_ensemble
 from dpaudit.targets.ensemble.batches import batches, noise
+from dpaudit.targets.ensemble.chunks import chunk_size, step_bytes
 from dpaudit.targets.ensemble.dropout import Masks
 from dpaudit.targets.ensemble.stack import LayerStack, MappedStack
-from dpaudit.targets.ensemble.training import _stack
+from dpaudit.targets.ensemble.training import _stack, initial
 from dpaudit.targets.observed import log_probabilities
 from dpaudit.targets.recipe import Recipe, tensors
 
@@ -254,6 +255,22 @@ def test_threads_and_chunks_change_nothing():
     for name, value in whole.values.items():
         assert torch.allclose(value, parts.values[name], rtol=1e-4, atol=1e-5)
     assert len({value.numpy().tobytes() for value in whole.values["1.weight"]}) == 12
+
+
+def test_a_stack_is_as_large_as_what_a_step_of_its_layers_leaves_behind():
+    x, y, _ = data(images)
+    features, _ = tensors(x, y)
+    sizes = {}
+    for model in (perceptron, images, Residual):
+        recipe = recipe_of(model, noise_multiplier=0.5, batch_size=100)
+        values = initial(recipe, [0], "cpu")
+        sizes[model] = step_bytes(recipe, _stack(recipe, features, [0], "cpu"), values, features)
+    # 36 pixels with 9 numbers each go into the first convolution and 4 channels come out, of 100 records.
+    assert 4 * 100 * 36 * (9 + 4) < sizes[images] < 20 * 4 * 100 * 36 * (9 + 4)
+    assert sizes[perceptron] < sizes[images]
+    # vmap forms the gradient of every record.
+    assert sizes[Residual] > 4 * 100 * sum(p.numel() for p in Residual().parameters())
+    assert chunk_size(2**40, 300, "cpu") == 8 and chunk_size(1, 3, "cpu") == 3
 
 
 def test_training_leaves_the_global_generator_alone():
