@@ -53,7 +53,7 @@ def in_threads(train: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[A
 
 
 def step_bytes(recipe: Recipe, stack: Stack, values: Values, sample: torch.Tensor) -> int:
-    """That one model's step holds: weights, gradients, optimizer, and what a batch leaves behind in its layers.
+    """That one model's step holds: weights, gradients, optimizer, and what a batch leaves in its layers.
 
     Args:
         recipe: the batches.

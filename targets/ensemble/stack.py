@@ -103,7 +103,7 @@ class LayerStack:
         return h.reshape(models, -1, *h.shape[1:])
 
     def numbers(self, values: Values, x: torch.Tensor) -> int:
-        """That a step of one model on records x (k, ...) keeps: what goes into layers, comes out, comes back."""
+        """That a step of one model on records x (k, ...) keeps: into layers, out of them, and back."""
         y = torch.zeros((1, len(x)), dtype=torch.int64, device=x.device)
         return sum(2 * a.numel() + 4 * b.numel() for _, a, b in self._backward(values, x[None], y))
 
