@@ -68,8 +68,8 @@ def test_shadows_of_the_default_plan_are_stacked_but_for_the_fault(tmp_path: Pat
     observed, shadow = private[0]["ledger"], private[1]["ledger"]
     assert shadow == observed and private[1]["claim"] is None
     assert private[0]["n_parameters"] == private[1]["n_parameters"]
-    # Of the two ways to train the same recipe on two draws of one pool: equally good on the test records.
-    assert abs(private[0]["test_accuracy"] - np.mean([p["test_accuracy"] for p in private[1:]])) < 0.15
+    # Better than one of ten classes. The audited model is none to compare with: canaries rode on its steps.
+    assert min(found["test_accuracy"] for found in private[1:]) > 0.2
 
 
 def test_what_is_on_disk_is_not_trained_again_and_what_is_lost_comes_back_equal(
