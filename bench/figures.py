@@ -16,7 +16,7 @@ _COUNTED = re.compile(r"([\d.]+)% \((\d+)\)")
 _MEDIAN = re.compile(r"([\d.]+)(?: ±[\d.]+ \(\d+\))?(?: / ([\d.]+))?")
 
 
-def _standalone(figure: Any, key: str, title: str, description: str) -> str:
+def standalone(figure: Any, key: str, title: str, description: str) -> str:
     drawn = svg.inline(figure, key, title, description)
     width, height = figure.get_size_inches() * 72
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
@@ -50,7 +50,7 @@ def levels(cells: dict[str, list[tuple[int, int]]]) -> str:
             xlabel="Bounds above the true epsilon, % (line: nominal; bar: all repetitions; dot: one cell)",
         )
         title = "How often each estimator claims more than is true"
-        return _standalone(figure, "validity", title, "; ".join(said) + ".")
+        return standalone(figure, "validity", title, "; ".join(said) + ".")
 
 
 def medians(rows: dict[str, dict[int, tuple[float, float | None]]], epsilon: float) -> str:
@@ -82,7 +82,7 @@ def medians(rows: dict[str, dict[int, tuple[float, float | None]]], epsilon: flo
             f"{n}: " + ", ".join(f"{v[0]:.2f} at {m}" for m, v in r.items()) for n, r in rows.items()
         )
         title = f"What each estimator shows of a true epsilon of {epsilon:g}; crosses are reference figures"
-        return _standalone(figure, "tightness", title, said + ".")
+        return standalone(figure, "tightness", title, said + ".")
 
 
 def _tables(path: Path) -> list[dict[str, str]]:

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from dpaudit.asking import Game
 from dpaudit.claim import Adjacency
 from dpaudit.evidence import TwoSample
 from dpaudit.plan import AuditPlan, TargetPlan
-from dpaudit.protocols import Game, View
+from dpaudit.protocols import View
 from dpaudit.registry import PLAY, STACKABLE, resolve
 from dpaudit.trial import (
     TrialSpec,

@@ -204,19 +204,22 @@ def verdict(
         return _inconclusive(
             f"{lost} trials were lost; run the same command again to repeat them.", guarantees
         )
+    return _not_refuted(claim, guarantees, best)
+
+
+def _not_refuted(claim: Claim, guarantees: Sequence[Estimate], best: float | None) -> Verdict:
+    """Not refuted if some attack could have refuted the claim, else inconclusive."""
     # That batches were drawn as stated says nothing of what was made of them.
     looked = [e for e in guarantees if e.access is not Access.LEDGER]
     able = [e for e in looked if e.claimed_epsilon is not None and e.ceiling > e.claimed_epsilon]
     if not able:
-        ceiling, terms = 0.0, ""
-        if looked:
-            highest = max(looked, key=lambda e: e.ceiling)
-            ceiling = highest.ceiling
-            if highest.adjacency is not claim.adjacency and highest.claimed_epsilon is not None:
-                terms = f", which is {_number(highest.claimed_epsilon)} under {highest.adjacency}"
+        highest = max(looked, key=lambda e: e.ceiling, default=None)
+        terms = ""
+        if highest and highest.claimed_epsilon is not None and highest.adjacency is not claim.adjacency:
+            terms = f", which is {_number(highest.claimed_epsilon)} under {highest.adjacency}"
         return _inconclusive(
-            f"No attack could have refuted {_number(claim.epsilon)}{terms}: "
-            f"the ceiling of this audit is {_number(ceiling)}.{_unstated(claim)}",
+            f"No attack could have refuted {_number(claim.epsilon)}{terms}: the ceiling of this audit is "
+            f"{_number(highest.ceiling if highest else 0.0)}.{_unstated(claim)}",
             guarantees,
         )
     strongest = max(able, key=lambda e: e.epsilon_lower or 0.0)

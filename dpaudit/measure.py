@@ -11,6 +11,7 @@ import numpy as np
 
 from dpaudit import membership
 from dpaudit.accounting import family_for
+from dpaudit.asking import Game
 from dpaudit.claim import Adjacency, Claim, Sampler
 from dpaudit.contradictions import family_of_part, part_findings
 from dpaudit.designs import paired_coins
@@ -31,7 +32,7 @@ from dpaudit.evidence import (
 )
 from dpaudit.membership import series
 from dpaudit.plan import AuditPlan
-from dpaudit.protocols import Game, ModelAttack, StepAttack, View
+from dpaudit.protocols import ModelAttack, StepAttack, View
 from dpaudit.record import Coverage, Curve
 from dpaudit.stats import clusters, evalues, known_null, noise, one_run, reconstruction, sampler
 from dpaudit.stats.family import EpsilonDeltaFamily, Family
@@ -95,13 +96,8 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         if isinstance(evidence, Finding):
             findings.append(evidence)
             continue
-        if isinstance(evidence, (Note, Replay)):
-            continue  # The checklist has it; replays are put together below.
-        if isinstance(evidence, TwoSample):
-            family = _whole_run(claim, plan, evidence.adjacency)
-            level = shares[f"{evidence.source}, anytime"]
-            estimates.append(evalues.anytime(evidence, family, alpha=level))
-            continue
+        if isinstance(evidence, (Note, Replay, TwoSample)):
+            continue  # The checklist has it; replays are put together below, and so are games.
         if not composable(claim):
             continue  # What one step shows becomes an epsilon only by composing the steps of a ledger.
         assert claim is not None
@@ -123,6 +119,7 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
     rates: list[Rate] = [
         _reconstruction_rate(e, claim, plan) for e in views[0].evidence if isinstance(e, Guesses)
     ]
+    estimates += _of_games(views[0].evidence, claim, plan, shares)
     for name, attack in attacks_of(plan).items():
         if isinstance(attack, ModelAttack):
             estimates += _of_models(attack, views, claim, plan, shares[attack.name], plan.one_run(name))
@@ -165,6 +162,16 @@ def _whole_run(claim: Claim | None, plan: AuditPlan, adjacency: Adjacency = Adja
     """Family against which a run is tested: of the ledger, or of any mechanism with the bare epsilon."""
     shape = "auto" if claim is None or composable(claim) else "epsilon-delta"
     return family_for(claim, adjacency=adjacency, delta=plan.delta, shape=shape)
+
+
+def _of_games(
+    evidence: Sequence[Evidence], claim: Claim | None, plan: AuditPlan, shares: Mapping[str, float]
+) -> Iterator[Estimate]:
+    """What models that were trained with and without one record show."""
+    for scores in evidence:
+        if isinstance(scores, TwoSample):
+            family = _whole_run(claim, plan, scores.adjacency)
+            yield evalues.anytime(scores, family, alpha=shares[f"{scores.source}, anytime"])
 
 
 def _of_models(

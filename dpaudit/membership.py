@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dpaudit.asking import Asks
 from dpaudit.blind_baseline import LEVEL, blind_baseline
 from dpaudit.canary import Canaries
 from dpaudit.check import BoolArray, FloatArray
 from dpaudit.disclosure import final_scores
 from dpaudit.estimate import Rate
 from dpaudit.plan import AuditPlan
-from dpaudit.protocols import Asks, ModelAttack, View
+from dpaudit.protocols import ModelAttack, View
 from dpaudit.record import Check, Curve
 from dpaudit.slices import FEWEST, fine, of_users, shares, wide
 from dpaudit.stats import roc

@@ -288,63 +288,6 @@ class ModelAttack(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What is wanted of every model beyond the scores of its records.
-
-    Attributes:
-        copies: changed copies of each record to be scored.
-        directions: along which the nearest change of the label is looked for.
-        gradients: whether each record's gradient is measured.
-    """
-
-    copies: int = 0
-    directions: int = 0
-    gradients: bool = False
-
-
-@runtime_checkable
-class Asks(Protocol):
-    """A model attack that needs more of a model than the scores of its records."""
-
-    @property
-    def asked(self) -> Asked:
-        """What it needs."""
-        ...
-
-
-@runtime_checkable
-class Game(Protocol):
-    """An attack for which models are trained with and without one record. Its fields are its recipe."""
-
-    @property
-    def name(self) -> str:
-        """In the plan and in the report."""
-        ...
-
-    @property
-    def access(self) -> Access:
-        """What its adversary sees."""
-        ...
-
-    @property
-    def models(self) -> int:
-        """How many are trained; half of them with the record."""
-        ...
-
-    def features(self, others: FloatArray) -> FloatArray:
-        """Features (...) of the record beside others (n, ...)."""
-        ...
-
-    def label(self, log_probabilities: FloatArray) -> int:
-        """Label of the record, given (classes,) log-probabilities before training."""
-        ...
-
-    def scores(self, log_probabilities: FloatArray, label: int) -> FloatArray:
-        """(M,) higher where the record seems to be in, from its (M, classes) log-probabilities."""
-        ...
-
-
 class Target(Protocol):
     """Something that trains on the members and releases a model. Its fields are its recipe."""
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from dpaudit.asking import Asked, Asks
 from dpaudit.canary import Canaries, Pool, given_pool, make_pool
 from dpaudit.errors import DpauditError, TrialError, UsageError, nearest
 from dpaudit.plan import AuditPlan, DataPlan, TargetPlan
-from dpaudit.protocols import Asked, Asks, ModelAttack, StepAttack, Target, View
+from dpaudit.protocols import ModelAttack, StepAttack, Target, View
 from dpaudit.registry import (
     ATTACKS,
     DATA,

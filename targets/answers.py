@@ -17,9 +17,10 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
+from dpaudit.asking import Asked
 from dpaudit.check import FloatArray, IntArray
 from dpaudit.errors import TrialError, UsageError
-from dpaudit.protocols import Asked, View
+from dpaudit.protocols import View
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 _BATCH = 4096

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dpaudit.asking import Asked
 from dpaudit.canary import Canaries
 from dpaudit.check import FloatArray, IntArray
 from dpaudit.errors import UsageError
 from dpaudit.evidence import Finding, Note
-from dpaudit.protocols import Asked, StepAttack, StopTraining, View
+from dpaudit.protocols import StepAttack, StopTraining, View
 from dpaudit.riding import Retrains
 from dpaudit.targets import neighbouring_run
 from dpaudit.targets.answers import Predict, log_probabilities, with_answers

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dpaudit.asking import Asked
 from dpaudit.canary import Canaries
 from dpaudit.errors import UsageError
 from dpaudit.evidence import Access, Note
-from dpaudit.protocols import Asked, StepAttack, View
+from dpaudit.protocols import StepAttack, View
 from dpaudit.targets.answers import Predict, log_probabilities, with_answers
 from dpaudit.targets.observed import accuracy, hash_of, n_parameters
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dpaudit.asking import Asked
 from dpaudit.attacks.membership.logodds import share_log_odds, unknown
 from dpaudit.check import FloatArray
 from dpaudit.evidence import Access
-from dpaudit.protocols import Asked, View
+from dpaudit.protocols import View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr
 
+from dpaudit.asking import Asked
 from dpaudit.attacks.membership.logodds import log_odds, members, unknown
 from dpaudit.check import BoolArray, FloatArray
 from dpaudit.evidence import Access
-from dpaudit.protocols import Asked, View
+from dpaudit.protocols import View
 
 _LEAST_VARIANCE = 1e-8
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from dpaudit.asking import Asked
 from dpaudit.canary import Canaries
 from dpaudit.check import FloatArray
 from dpaudit.claim import Ledger, Phase, Sampler
-from dpaudit.protocols import Asked, View
+from dpaudit.protocols import View
 from dpaudit.targets.answers import with_answers
 from dpaudit.targets.ensemble.training import Ensemble, train_ensemble
 from dpaudit.targets.models import mlp

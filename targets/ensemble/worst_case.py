@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from dpaudit.asking import Game
 from dpaudit.canary import Canaries
 from dpaudit.check import BoolArray, FloatArray
-from dpaudit.protocols import Game
 from dpaudit.targets.ensemble.shadows import recipe_of
 from dpaudit.targets.ensemble.training import train_ensemble
 from dpaudit.targets.recipe import Recipe, tensors

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dpaudit.asking import Asked, Asks
 from dpaudit.attacks.membership.quantile import QuantileRegression
-from dpaudit.protocols import Asked, Asks, ModelAttack
+from dpaudit.protocols import ModelAttack
 from dpaudit.registry import ATTACKS, build
 from tests.views import likelihoods, world
 

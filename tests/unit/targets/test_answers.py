@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from dpaudit.asking import Asked
 from dpaudit.errors import TrialError, UsageError
-from dpaudit.protocols import Asked, View
+from dpaudit.protocols import View
 from dpaudit.store import Store
 from dpaudit.targets.answers import (
     MOST_IMAGES,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpaudit.protocols import Asked
+from dpaudit.asking import Asked
 from dpaudit.targets import trainer
 from dpaudit.targets.broken import loop
 from dpaudit.targets.ensemble.shadows import recipe_of, stackable, train_shadows
@@ -60,7 +60,7 @@ def test_a_stack_of_the_plain_loop_has_the_settings_that_the_loop_gets(options, 
     assert not recipe.private and not recipe.poisson
 
 
-def test_every_option_of_therecipe_of_loops_is_known_to_stacks():
+def test_every_option_of_the_built_in_loops_is_known_to_stacks():
     known = set(Recipe.__dataclass_fields__) | {
         "hidden",
         "fault",
