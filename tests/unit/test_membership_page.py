@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dpaudit import registry
+from dpaudit.asking import Game
 from dpaudit.events import RunFinished
 from dpaudit.plan import parse
 from dpaudit.protocols import ModelAttack
@@ -19,7 +20,7 @@ PAGE = (Path(__file__).parents[2] / "docs/membership.md").read_text()
 def test_the_table_lists_every_attack_on_final_models():
     listed = set(re.findall(r"^\| `([\w-]+)` \|", PAGE, flags=re.MULTILINE))
     built = {name: registry.build("attack", name, registry.ATTACKS, {}) for name in registry.ATTACKS}
-    assert listed == {name for name, attack in built.items() if isinstance(attack, ModelAttack)}
+    assert listed == {name for name, attack in built.items() if isinstance(attack, (ModelAttack, Game))}
 
 
 def finished(document: dict, folder: Path) -> AuditRecord:
@@ -44,10 +45,23 @@ def test_a_run_asks_its_models_what_its_attacks_want_to_know(tmp_path):
     )
 
 
+def plans() -> list[dict]:
+    return [
+        tomllib.loads(b) for b in re.findall(r"^```toml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.mark.slow
+def test_the_game_is_played(tmp_path):
+    document = next(plan for plan in plans() if "worst-case" in plan["attacks"])
+    document["attacks"]["worst-case"]["models"] = 8
+    (target,) = finished(document, tmp_path).targets
+    assert [(e.source, e.n_observations) for e in target.estimates] == [("worst-case", 8)]
+
+
 @pytest.mark.slow
 def test_the_plan_runs_and_every_attack_of_it_says_something(tmp_path):
-    (quoted,) = re.findall(r"^```toml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
-    document = tomllib.loads(quoted)
+    document = next(plan for plan in plans() if "gradient-norm" in plan["attacks"])
     made, record = parse(document), finished(document, tmp_path)
     asked = [row for row in record.coverage if row.attack in made.attacks]
     assert len(asked) == 12
