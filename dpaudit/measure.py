@@ -40,7 +40,8 @@ from dpaudit.stats.multiplicity import split
 from dpaudit.trial import attacks_of
 
 _ANYTIME_SHARE = 0.2
-_LAW_SHARE = 0.2
+_LAW_SHARE = 0.02
+"""Noise of another law, or drawn once for two, shows at any level: little is spent on it."""
 _POINTS = 160
 NOT_DRAWN = "chance alone decided who was in, which nobody has declared"
 _MATCHING = 0x9A125

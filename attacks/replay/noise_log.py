@@ -105,25 +105,24 @@ class NoiseLog:
         coarse = self._precision >= _REPEATED
         ties = self._ties or (not coarse and noise_law.tied(noise_law.largest(raw)))
         coordinates = [noise_law.independent_coordinates(part) for part in unit]
+        evened = [part for part in map(noise_law.directions, parts) if part is not None]
         return (
             ("continuous law", 0.0 if ties else 1.0),
             ("normal law", noise_law.normal(values, rounding=self._precision)),
-            ("independence of steps", noise_law.uncorrelated_steps(joined)),
+            ("independence of steps", noise_law.uncorrelated_steps(evened) if evened else 1.0),
             ("independence of coordinates", min(1.0, len(unit) * min(coordinates))),
-            ("independence of parameters", min(1.0, _between(unit))),
+            ("independence of parameters", min(1.0, _between(evened))),
         )
 
 
 def _between(parts: list[FloatArray]) -> float:
     """P-value of "no two parameters share noise", coordinate for coordinate, Bonferroni over the pairs."""
-    worst, pairs = 1.0, 0
+    p_values = []
     for i, first in enumerate(parts):
         for second in parts[i + 1 : i + 9]:
             d = min(first.shape[1], second.shape[1])
-            if first.shape[0] * d < 32:
-                continue
-            a, b = first[:, :d].ravel(), second[:, :d].ravel()
-            cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-            worst = min(worst, noise_law.cosine_p_value(abs(cosine), a.size))
-            pairs += 1
-    return worst * max(pairs, 1)
+            if first.shape[0] * d >= 32:
+                one, other = noise_law.directions(first[:, :d]), noise_law.directions(second[:, :d])
+                if one is not None and other is not None:
+                    p_values.append(noise_law.shared(one, other))
+    return len(p_values) * min(p_values, default=1.0)

@@ -7,9 +7,10 @@ deviation. None depends on how large the noise is: that is the business of `nois
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import erfc, kolmogorov, ndtr, stdtr
+from scipy.special import erfc, kolmogorov, ndtr
 from scipy.stats import binom
 
 from dpaudit.check import FloatArray
@@ -54,28 +55,45 @@ def normal(z: FloatArray, *, rounding: float = 0.0) -> float:
     return min(1.0, len(p_values) * min(p_values))
 
 
-def uncorrelated_steps(z: FloatArray) -> float:
-    """P-value of "no two of these noise vectors are correlated", whatever their distance in time.
+def directions(z: FloatArray) -> FloatArray | None:
+    """Draws (T, d) of one parameter, each brought to the length sqrt(d): what is left is its direction.
+
+    None if a draw is zero or not finite. The direction of independent normal noise is uniform whatever its
+    deviation, which may differ over parameters and steps.
+    """
+    lengths = np.linalg.norm(z, axis=1, keepdims=True)
+    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
+        return None
+    evened: FloatArray = z * (math.sqrt(z.shape[1]) / lengths)
+    return evened
+
+
+def uncorrelated_steps(parts: Sequence[FloatArray]) -> float:
+    """P-value of "no two of these draws are correlated", whatever their distance in time.
 
     Args:
-        z: (T, d) noise of T draws at the same d coordinates. Costs T^2 d.
+        parts: `directions` (T, d_i) of each parameter. Costs T^2 d.
     """
-    t, d = z.shape
+    t, d = len(parts[0]), sum(part.shape[1] for part in parts)
     if t < 2 or d < 16:
         return 1.0
-    lengths = np.linalg.norm(z, axis=1)
-    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
-        return 1.0
-    unit = z / lengths[:, None]
-    cosines = (unit @ unit.T)[np.triu_indices(t, 1)]
-    return min(1.0, float(cosines.size) * cosine_p_value(float(np.abs(cosines).max()), d))
+    joined = np.concatenate(parts, axis=1)
+    products = (joined @ joined.T)[np.triu_indices(t, 1)]
+    return min(1.0, products.size * product_p_value(float(np.abs(products).max()), d))
 
 
-def cosine_p_value(cosine: float, d: int) -> float:
-    """P(|cosine| of two independent random directions in d dimensions exceeds this), by Student's t."""
-    if cosine >= 1.0:
-        return 0.0
-    return float(2.0 * stdtr(d - 1, -abs(cosine) * math.sqrt((d - 1) / (1 - cosine**2))))
+def shared(one: FloatArray, other: FloatArray) -> float:
+    """P-value of "two parameters share no noise", coordinate for coordinate: `directions` (T, d) of each."""
+    return product_p_value(abs(float((one * other).sum())), one.size)
+
+
+def product_p_value(total: float, coordinates: int) -> float:
+    """P(|sum of inner products| >= total) of independent `directions` of so many coordinates in all, at most.
+
+    An inner product with a uniform direction of length sqrt(d) is strictly sub-Gaussian: a scaled symmetric
+    Beta variable (Marchal and Arbel 2017, arXiv:1705.00048). So is a sum of such, and Chernoff's bound holds.
+    """
+    return min(1.0, 2.0 * math.exp(-(total**2) / (2.0 * coordinates)))
 
 
 def independent_coordinates(z: FloatArray) -> float:
