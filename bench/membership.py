@@ -1,8 +1,7 @@
 """Every membership attack on models with and without privacy, for several numbers of shadow models.
 
 Run `python bench/membership.py`; the table goes to bench/results/membership.md. `--fashion` is the folder
-of the IDX files of Fashion-MNIST (Debian: dataset-fashion-mnist). DP-SGD takes Poisson batches, clips each
-record and adds noise.
+of the IDX files of Fashion-MNIST (Debian: dataset-fashion-mnist). Models are stacked shadow models.
 
 Exit code 1 if a model without privacy does not leak, one with privacy exceeds what its claim allows, or LiRA
 or RMIA falls behind a plain loop over records that does what their papers say.
@@ -20,17 +19,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from stacks import Recipe, Stack
+from torch import nn
 
 from dpaudit import accounting
-from dpaudit.canary import Canaries, make_pool
+from dpaudit.asking import Asked
+from dpaudit.canary import make_pool
 from dpaudit.check import FloatArray, IntArray
-from dpaudit.claim import Adjacency, Claim, Phase
+from dpaudit.claim import Adjacency, Claim
 from dpaudit.protocols import ModelAttack, View
 from dpaudit.registry import ATTACKS, build
 from dpaudit.stats import roc
 from dpaudit.stats.binomial import two_sided
-from dpaudit.targets.answers import changed, distances
+from dpaudit.targets.ensemble.shadows import train_shadows
+from dpaudit.targets.recipe import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "membership.md"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -81,47 +82,31 @@ def fashion(folder: Path) -> tuple[FloatArray, IntArray]:
     return images[:2000] / 255.0, labels[:2000].astype(np.int64)
 
 
+def recipe_for(x: FloatArray, y: IntArray) -> Recipe:
+    """One hidden layer of 64 units, 40 epochs of batches of 64."""
+    width, classes = x[0].size, int(y.max()) + 1
+    return Recipe(
+        model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, classes)),
+        learning_rate=0.3,
+        epochs=40,
+        batch_size=64,
+    )
+
+
 def views(x: FloatArray, y: IntArray, recipe: Recipe, models: int, seed: int) -> tuple[list[View], float]:
-    """Models on random halves of one pool, with all that the attacks ask for, and seconds of training."""
+    """Stacked models on random halves of one pool, with all that the attacks ask for; seconds of training.
+
+    The nearest change of the label takes hundreds of queries a record, and only targets are asked for it.
+    """
     pool = make_pool(x, y, n_canaries=0, test_fraction=0.25, rng=np.random.default_rng(seed))
     draws = [pool.draw(np.random.default_rng([seed, i])) for i in range(models)]
-    flat = torch.as_tensor(pool.x.reshape(len(pool.y), -1), dtype=torch.float32)
-    labels = torch.as_tensor(pool.y)
-    stack = Stack(flat.shape[1], int(y.max()) + 1, models, recipe, seed)
-    start = time.perf_counter()
-    stack.train(flat, labels, torch.as_tensor(np.stack([d.member for d in draws])))
-    seconds = time.perf_counter() - start
-    scores, outside = stack.answers(pool.x), stack.answers(pool.test_x)
-    queries = np.stack([stack.answers(copy) for copy in changed(pool.x, COPIES)], axis=1)
-    norms = stack.norms(flat.expand(models, *flat.shape), labels.expand(models, -1)).double().numpy()
-    made = []
-    for i, draw in enumerate(draws):
-        far = distances(stack.one(i), pool.x, pool.y, DIRECTIONS, "cpu") if i < TARGETS else np.zeros((0, 0))
-        made.append(_view(draw, scores[i], outside[i], queries[i], norms[i], far))
-    return made, seconds
-
-
-def _view(
-    draw: Canaries,
-    scores: FloatArray,
-    outside: FloatArray,
-    queries: FloatArray,
-    norms: FloatArray,
-    far: FloatArray,
-) -> View:
-    right = scores.argmax(axis=1) == draw.y
-    return View(
-        canaries=draw,
-        scores=scores,
-        test_scores=outside,
-        queries=queries,
-        gradient_norms=norms,
-        distances=far,
-        test_accuracy=float((outside.argmax(axis=1) == draw.test_y).mean()),
-        train_accuracy=float(right[draw.member].mean()),
-        n_parameters=1,
-        claim=None,
-    )
+    both = Asked(copies=COPIES, directions=DIRECTIONS, gradients=True)
+    made: list[View] = []
+    for part, asked in ((slice(TARGETS), both), (slice(TARGETS, None), replace(both, directions=0))):
+        chosen = draws[part]
+        seeds = [1000 * seed + len(made) + i for i in range(len(chosen))]
+        made += train_shadows(recipe, {}, chosen, seeds, "cpu", asked)
+    return made, sum(view.seconds for view in made)
 
 
 def naive_lira(target: View, shadows: list[View]) -> FloatArray:
@@ -304,7 +289,6 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # Products this small are slower in two threads.
     sources = {"digits": digits, "fresh draws": fresh, "Fashion-MNIST": lambda: fashion(options.fashion)}
-    plain = Recipe()
     found: list[Row] = []
     notes = [
         f"{TARGETS} targets each; AUC is their mean, TPR is over the records of all. The loops are "
@@ -317,9 +301,13 @@ def main() -> None:
         except FileNotFoundError as error:
             notes.append(f"- {data} was skipped: no {error.filename}.")
             continue
-        for name, recipe in (("no privacy", plain), ("DP", replace(plain, sigma=2.0, rate=0.5))):
+        plain = recipe_for(x, y)
+        for name, recipe in (
+            ("no privacy", plain),
+            ("DP", replace(plain, noise_multiplier=2.0, learning_rate=0.5)),
+        ):
             made, seconds = views(x, y, recipe, TARGETS + max(options.shadows), seed=len(found))
-            claim = _claim(recipe, int(made[0].canaries.member.sum()))
+            claim = _claim(made[0])
             epsilon = f", ε {claim.epsilon:.2f} (replace-one, δ {DELTA:g})" if claim else ""
             notes.append(
                 f"- {data}, {name}: {len(made)} models in {seconds:.1f} s; train accuracy "
@@ -338,21 +326,12 @@ def main() -> None:
         raise SystemExit(1)
 
 
-def _claim(recipe: Recipe, members: int) -> Claim | None:
+def _claim(view: View) -> Claim | None:
     """What the accountant says of the private recipe, under the neighbouring relation of the draw."""
-    if not recipe.sigma:
+    if not view.ledger:
         return None
-    steps = max(1, round(members / recipe.batch))
-    ledger = (
-        Phase(
-            noise_multiplier=recipe.sigma,
-            sample_rate=1 / steps,
-            steps=recipe.epochs * steps,
-            max_grad_norm=recipe.clip,
-        ),
-    )
-    epsilon = accounting.pld_epsilon(ledger, DELTA, Adjacency.REPLACE_ONE)
-    return Claim(epsilon=epsilon, delta=DELTA, adjacency=Adjacency.REPLACE_ONE, ledger=ledger)
+    epsilon = accounting.pld_epsilon(view.ledger, DELTA, Adjacency.REPLACE_ONE)
+    return Claim(epsilon=epsilon, delta=DELTA, adjacency=Adjacency.REPLACE_ONE, ledger=view.ledger)
 
 
 if __name__ == "__main__":
