@@ -100,6 +100,8 @@ class Coupling:
             output = run(*args, **kwargs)
         if call.outputs:
             self._calls.append(call)
+        else:
+            self.untestable = self.untestable or "no layer has a row for each record of the loader's batch"
         return output
 
     def _look(self, losses: Any, weights: Any, place: str) -> None:

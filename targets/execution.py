@@ -32,6 +32,7 @@ class Executor:
         self._histories = histories
         self._random = ReplayRandomness(optimizer, seed)
         self._start: _State | None = None
+        self.returned: float | None = None
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -122,12 +123,21 @@ class Executor:
         divides = self._optimizer.loss_reduction == "mean" and not self.clips_inside
         write(self.parameters, rows, mean_over=float(max(len(rows), 1)) if divides else 1.0)
 
-    def capture(self, *, apply: bool, replace: Callable[[RowArray], None] | None = None) -> list[RowArray]:
+    def step(self, loss: float | None) -> float | None:
+        """Step as the optimizer does, with what its closure, executed already, came to."""
+        closure = () if loss is None else (lambda: loss,)
+        returned: float | None = type(self._optimizer).step(self._optimizer, *closure)
+        return returned
+
+    def capture(
+        self, *, apply: bool, replace: Callable[[RowArray], None] | None = None, loss: float | None = None
+    ) -> list[RowArray]:
         """Execute the optimizer's step and return the gradients that reach the underlying optimizer.
 
         Args:
             apply: whether the underlying optimizer then makes its step.
             replace: called with them before that, and may change what parameters hold.
+            loss: of the closure that the step was given; `returned` is what the step makes of it.
         """
         optimizer = self._optimizer
         underlying = optimizer.original_optimizer
@@ -144,7 +154,7 @@ class Executor:
 
         underlying.step = step
         try:
-            type(optimizer).step(optimizer)
+            self.returned = self.step(loss)
         finally:
             if shadowed is None:
                 del underlying.step

@@ -177,6 +177,8 @@ def _apart(one: torch.Tensor, two: torch.Tensor, tolerance: float) -> float:
     alike = after[len(after) // 2]
     others = after[(after - alike).norm(dim=1) > tolerance * alike.norm()][:_PLACES]
     apart = torch.cdist(before, torch.cat([others, alike[None]])).min(dim=1).values
+    # Noise that is drawn by place makes every copy another row: the one that was copied is where it was.
+    apart = torch.minimum(apart, (after - before).norm(dim=1))
     norms = before.norm(dim=1)
     return 0.0 if bool((apart <= tolerance * norms)[norms > 0].any()) else distance
 

@@ -194,8 +194,7 @@ class OptimizerProbe:
             self.written += self._left is not None and not _same(self._left, self._sums())
         self._micro_batches.append(len(rows_of.samples(self.parameters[0])) if self.has_samples else None)
         if optimizer._check_skip_next_step(pop_next=False):
-            type(optimizer).step(optimizer)
-            return loss
+            return self._executor.step(loss)
         known = [size for size in self._micro_batches if size is not None]
         batch_size = sum(known) if len(known) == len(self._micro_batches) else None
         if self.index == 0:
@@ -208,7 +207,7 @@ class OptimizerProbe:
             self._sessions, self.unwatched_from = (), self.index
         self.phase = self._logbook.step_made(optimizer, batch_size)
         try:
-            self._attacked_step()
+            self._attacked_step(loss)
         except StopTraining:
             raise
         except BaseException:
@@ -219,7 +218,7 @@ class OptimizerProbe:
             self._executor.logical_batch_ends()
         self._left = self._sums()
         self.index += 1
-        return loss
+        return self._executor.returned
 
     def _sums(self) -> torch.Tensor:
         """Of each parameter: they tell whether it was written to."""
@@ -229,7 +228,7 @@ class OptimizerProbe:
     def _identities(self) -> tuple[int, ...]:
         return tuple(id(p) for p in self.parameters)
 
-    def _attacked_step(self) -> None:
+    def _attacked_step(self, loss: float | None) -> None:
         inserted = None
         for session in self._sessions:
             row = session.observe(self)
@@ -239,7 +238,7 @@ class OptimizerProbe:
         watchers = [session for session in self._sessions if isinstance(session, Watcher)]
         for watcher in watchers:
             watcher.about_to_step(self)
-        handed = self._executor.capture(apply=True, replace=self._written)
+        handed = self._executor.capture(apply=True, replace=self._written, loss=loss)
         released = handed[-1] if handed else np.zeros(sum(self.sizes), dtype=np.float32)
         if inserted is not None:
             inserted.released(released)

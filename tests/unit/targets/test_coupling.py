@@ -167,6 +167,15 @@ class Shuffled(nn.Module):
         return self.head(self.drop(self.inner(x[order])))[order.argsort()]
 
 
+class Noised(Shuffled):
+    """Adds noise to what it sorted: a record that changes its place gets other noise."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        order = x.sum(1).argsort()
+        features = self.inner(x[order])
+        return self.head(features + 0.1 * torch.randn_like(features))[order.argsort()]
+
+
 def plain() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
 
@@ -284,6 +293,7 @@ RIGHT = {
     "attention over words": (Attends, {"loss": tokens, "codes": True}),
     "as many words as records": (Attends, {"loss": tokens, "codes": True, "batch_size": 8} | NO_POISSON),
     "sorted": (Shuffled, {}),
+    "sorted, and noise by place": (Noised, {"batch_size": 48, "epochs": 4}),
     "weights and smoothing": (plain, {"loss": weighted}),
     "largest subtracted": (plain, {"loss": stable}),
     "called twice": (plain, {"loss": two_outputs}),

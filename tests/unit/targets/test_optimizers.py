@@ -1,6 +1,7 @@
 """Every private optimizer of a run is replayed, by itself, and findings say which one they are of."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -123,3 +124,35 @@ def test_optimizers_beyond_many_are_said_not_to_be_watched() -> None:
     notes = [e for e in seen.evidence() if isinstance(e, Note) and e.check == "unwatched steps"]
     seen.probes[1].watched = True
     assert [note.measured for note in notes] == ["1 of them were not replayed"]
+
+
+class Tells(torch.optim.SGD):
+    """Its step returns something, as a closure's loss that is handed on."""
+
+    def step(self, closure: Any = None) -> Any:
+        super().step(closure)
+        return "made"
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, Tells])
+def test_a_step_returns_what_it_returns_unobserved(kind: type[torch.optim.SGD]) -> None:
+    def returned(riders: Any) -> Any:
+        model: Any = nn.Linear(2, 2)
+        loader: Any = DataLoader(TensorDataset(torch.ones(8, 2)), batch_size=8)
+        with observe(riders, _NOBODY, np.random.default_rng(0)) if riders else nullcontext():
+            model, optimizer, _ = PrivacyEngine().make_private(
+                module=model,
+                optimizer=kind(model.parameters(), lr=0.1),
+                data_loader=loader,
+                noise_multiplier=1.0,
+                max_grad_norm=1.0,
+            )
+
+            def closure() -> Any:
+                value = model(torch.ones(8, 2)).sum()
+                value.backward()
+                return value
+
+            return optimizer.step(closure)
+
+    assert returned(RIDERS[:1]) == returned(())
