@@ -20,7 +20,7 @@ from dpaudit.claim import Ledger, Phase, Spending
 _POINTS = 40
 _FEWEST = 3
 _SECONDS = 0.5
-_BEYOND = 1e3
+_BEYOND, _MANY = 1e3, 100.0
 History = list[tuple[float, float, int]]
 
 
@@ -134,11 +134,9 @@ class Books:
         if key not in self._answers:
             asked = copy.copy(accountant)
             asked.history = list(history)
-            if type(accountant) is PRVAccountant and (renyi := _renyi_figure(history, delta)) > _BEYOND:
-                # Its grid grows with epsilon: with next to no noise it is never done, and says no more.
-                self._answers[key] = renyi
-            else:
-                self._answers[key] = float(asked.get_epsilon(delta))
+            renyi = _renyi_figure(history, delta) if _next_to_no_noise(accountant, history) else 0.0
+            # The grid of a PRV grows with epsilon: with next to no noise it is never done, and says no more.
+            self._answers[key] = renyi if renyi > _BEYOND else float(asked.get_epsilon(delta))
         return self._answers[key]
 
     def mechanisms(self) -> tuple[str, ...]:
@@ -181,6 +179,14 @@ def _affordable(figure: Callable[[History], float], first: History) -> int:
     start = time.perf_counter()
     figure(first)
     return int(np.clip(_SECONDS / max(time.perf_counter() - start, 1e-3), _FEWEST, _POINTS))
+
+
+def _next_to_no_noise(accountant: IAccountant, history: History) -> bool:
+    """Whether a PRV accountant is asked for an epsilon of hundreds, by the central limit of Bu et al. 2020."""
+    if type(accountant) is not PRVAccountant:
+        return False
+    squares = [steps * rate**2 * math.expm1(min(sigma**-2, 50.0)) for sigma, rate, steps in history if sigma]
+    return sum(squares) > _MANY or not all(sigma for sigma, _, _ in history)
 
 
 def _renyi_figure(history: History, delta: float) -> float:
