@@ -182,7 +182,7 @@ def _affordable(figure: Callable[[History], float], first: History) -> int:
 
 
 def _next_to_no_noise(accountant: IAccountant, history: History) -> bool:
-    """Whether a PRV accountant is asked for an epsilon of hundreds, by the central limit of Bu et al. 2020."""
+    """Whether a PRV accountant is asked for an epsilon of hundreds, by the central limit (Bu et al. 2020)."""
     if type(accountant) is not PRVAccountant:
         return False
     squares = [steps * rate**2 * math.expm1(min(sigma**-2, 50.0)) for sigma, rate, steps in history if sigma]
