@@ -14,15 +14,16 @@ import numpy as np
 from scipy.special import ndtr
 
 from dpaudit import accounting, measure
+from dpaudit.asking import Game
 from dpaudit.canary import Pool
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate
-from dpaudit.evidence import Access, Guesses, KnownNull, NoiseSample, OneRun, Replay
+from dpaudit.evidence import Access, Guesses, KnownNull, NoiseSample, OneRun, Replay, TwoSample
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.prospects import TWICE, Prospect
 from dpaudit.protocols import ModelAttack
-from dpaudit.stats import clusters, known_null, noise, one_run, power, reconstruction
+from dpaudit.stats import clusters, evalues, known_null, noise, one_run, power, reconstruction
 from dpaudit.stats.family import Family, GaussianFamily
 from dpaudit.stats.multiplicity import split
 from dpaudit.trial import attacks_of, pool_of
@@ -101,11 +102,13 @@ def _opacus_ledger(options: dict[str, Any], records: int) -> Ledger:
 def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, float]) -> Iterator[Prospect]:
     claim = planned.claim
     for name, attack in attacks_of(plan).items():
-        alpha = shares[name]
+        alpha = shares[f"{name}, anytime" if isinstance(attack, Game) else name]
         empty = Prospect(name=name, observations="-", alpha=alpha)
         if isinstance(attack, ModelAttack):
             of = _one_run if plan.one_run(name) else _runs
             yield of(plan, attack, pool, claim, alpha)
+        elif isinstance(attack, Game):
+            yield _game(attack, claim, alpha)
         elif not claim.ledger:
             yield replace(empty, note=f"the steps are not known: {_STATE}")
         elif hasattr(attack, "references") and hasattr(attack, "replays"):
@@ -252,6 +255,32 @@ def _one_run(plan: AuditPlan, attack: ModelAttack, pool: Pool, claim: Claim, alp
     return replace(
         _prospect(attack.name, words, draws[0], expected=expected),
         note="if every record leaks what the claim allows; by the curve of a Gaussian mechanism",
+    )
+
+
+def _game(attack: Game, claim: Claim, alpha: float) -> Prospect:
+    """Models with and without one record, if they leak what a Gaussian mechanism with this epsilon does."""
+    bare = replace(claim, epsilon=claim.epsilon, ledger=())
+    family = accounting.family_for(bare, adjacency=Adjacency.ADD_REMOVE)
+    mu = family.mu if isinstance(family, GaussianFamily) else 1.0
+    rng, half = np.random.default_rng(0), attack.models // 2
+    draws = [
+        evalues.anytime(
+            TwoSample(
+                scores_in=rng.normal(size=half) + mu,
+                scores_out=rng.normal(size=half),
+                source=attack.name,
+                access=attack.access,
+            ),
+            family,
+            alpha=alpha,
+        )
+        for _ in range(_DRAWS)
+    ]
+    expected = median(draw.epsilon_lower or 0.0 for draw in draws)
+    return replace(
+        _prospect(attack.name, f"{2 * half} models of its own", draws[0], expected=expected),
+        note="if the record leaks what the claim allows; by the curve of a Gaussian mechanism",
     )
 
 

@@ -76,7 +76,8 @@ def test_every_toml_block_is_the_plan_or_the_policy():
 
 def test_the_released_model_is_audited(tmp_path):
     result = dpaudit(
-        f"dpaudit run {ROOT}/examples/released_model.toml --out {tmp_path}/audit --set compute.engine=inline"
+        f"dpaudit run {shlex.quote(str(ROOT / 'examples/released_model.toml'))} --out {tmp_path}/audit "
+        "--set compute.engine=inline"
     )
     assert result.exit_code == 0 and "NOT REFUTED" in result.output
 

@@ -129,7 +129,7 @@ class TestEveryDesign:
     @pytest.mark.slow
     def test_a_true_claim_is_seldom_refuted(self, design: Design) -> None:
         """Attained level at the claim's own mechanism, nominal 5 %."""
-        epsilon, refuted, audits = 1.0, 0, 40 if design is Design.INDEPENDENT_RUNS else 200
+        epsilon, refuted, audits = 1.0, 0, 25 if design is Design.INDEPENDENT_RUNS else 100
         mu = gaussian_mu(epsilon, DELTA)
         rng = np.random.default_rng(5)
         for _ in range(audits):

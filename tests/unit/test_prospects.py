@@ -10,7 +10,7 @@ import pytest
 from dpaudit.bound import bound
 from dpaudit.claim import Claim, Phase
 from dpaudit.errors import UsageError
-from dpaudit.plan import AuditPlan, parse
+from dpaudit.plan import AttackPlan, AuditPlan, parse
 from dpaudit.plan_prospects import of_plan
 from dpaudit.prospects import Prospect, Sizes, first_size, of_designs, simulate
 from dpaudit.scoring.eligibility import Terms
@@ -105,6 +105,21 @@ def test_a_plan_of_other_training_needs_its_steps_or_a_claim(tmp_path: Path) -> 
 
 
 def test_too_few_runs_are_said(tmp_path: Path) -> None:
-    few = plan().model_copy(update={"attacks": {"loss-threshold": plan().attacks["loss-threshold"]}})
+    by_runs = plan().attacks["loss-threshold"].model_copy(update={"design": "runs"})
+    few = plan().model_copy(update={"attacks": {"loss-threshold": by_runs}})
     ((_, (only,)),) = of_plan(few, tmp_path).values()
     assert only.note == "too few runs for a bound"
+
+
+def test_a_game_says_what_its_models_could_show(tmp_path: Path) -> None:
+    def prospect(models: int) -> Prospect:
+        played = plan().model_copy(update={"attacks": {"worst-case": AttackPlan(weight=1.0, models=models)}})
+        ((_, (only,)),) = of_plan(played, tmp_path).values()
+        return only
+
+    few, many = prospect(100), prospect(2000)
+    assert (few.observations, many.observations) == ("100 models of its own", "2000 models of its own")
+    assert few.expected is not None and many.expected is not None and many.claimed is not None
+    assert few.expected < many.expected
+    # The median of five draws of what is true at best: close to it with many, and hardly above.
+    assert 0.6 * many.claimed < many.expected < 1.1 * many.claimed

@@ -140,18 +140,19 @@ def zoo():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_whole_audit_refutes_every_fault(fault):
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name not in STEP + RUN or name in STEP[::4]])
+def test_the_whole_audit_refutes_faults_that_no_part_of_it_finds_alone_and_some_others(fault):
     outcome = zoo().audit_fault(fault)
     assert outcome.status == "REFUTED", outcome.reason
 
 
-# `make zoo` audits every network in every mode; here, those that another mode does not stand for.
-TWICE = {f"{mode}, {name}" for mode in ("functorch", "ghost") for name in ("convolution", "3-d inputs")}
+# `make zoo` audits every network in every mode; here, other modes only where they differ most.
+OTHER = [name for name in CONTROLS if name.startswith(("functorch", "ghost"))]
+KEPT = {"functorch, embedding", "ghost, linear", "ghost, lstm"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CONTROLS if name not in TWICE | {"functorch, lstm"}])
+@pytest.mark.parametrize("name", [name for name in CONTROLS if name not in OTHER or name in KEPT])
 def test_the_whole_audit_accuses_no_correct_use(name):
     outcome = zoo().audit_control(name)
     assert outcome.status != "REFUTED", outcome.reason
