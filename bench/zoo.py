@@ -1,8 +1,8 @@
 """The bug zoo: every planted fault and every correct use, audited like any other target.
 
 Run `python bench/zoo.py`; the tables go to bench/results/zoo.md. `--only Z07,Z16` or names of faults audits
-these alone, `--controls 10` repeats every control under ten seeds. A fault is found if the verdict is
-REFUTED; a control is accused if it is. Nothing here tells the audit which fault it looks at.
+these alone, `--only none --controls 10` the controls alone, every one under ten seeds. A fault is found if the
+verdict is REFUTED; a control is accused if it is. Nothing here tells the audit which fault it looks at.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import platform
 import statistics
 import time
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -154,6 +155,28 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
     return lines
 
 
+def by_control(controls: Sequence[Outcome]) -> list[str]:
+    """Markdown rows, one for each control over all its seeds, and one for each accusation."""
+    rows: dict[str, list[Outcome]] = {}
+    for o in controls:
+        rows.setdefault(o.name, []).append(o)
+    lines = [
+        "| correct use | audits | accused | not refuted | neither | median seconds | eps shown / true |",
+        "|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for name, outcomes in rows.items():
+        kinds = Counter(o.status for o in outcomes)
+        other = len(outcomes) - kinds["REFUTED"] - kinds["NOT REFUTED"]
+        seconds = statistics.median(o.seconds for o in outcomes)
+        shown = statistics.median(o.lower or 0.0 for o in outcomes)
+        lines.append(
+            f"| {name} | {len(outcomes)} | {kinds['REFUTED']} | {kinds['NOT REFUTED']} | {other} "
+            f"| {seconds:.1f} | {shown:.3g} / {_number(outcomes[0].true)} |"
+        )
+    accused = [o for o in controls if o.status == "REFUTED"]
+    return lines + [line for o in accused for line in ("", f"Accused: {o.name}, by {o.by}: {o.reason}")]
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
@@ -216,9 +239,9 @@ def main() -> None:
             print(table(controls)[-1], flush=True)
     lines = ["# The bug zoo", "", machine(), "", *summary(faults, controls), "", *table(faults)]
     if controls:
-        lines += ["", "## Correct uses", "", *table(controls)]
+        lines += ["", "## Correct uses", "", *by_control(controls)]
     print("\n".join(summary(faults, controls)))
-    if not wanted:
+    if not wanted or arguments.out != RESULTS:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
