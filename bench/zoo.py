@@ -1,8 +1,8 @@
 """The bug zoo: every planted fault and every correct use, audited like any other target.
 
 Run `python bench/zoo.py`; the tables go to bench/results/zoo.md. `--only Z07,Z16` or names of faults audits
-these alone, `--only none --controls 10` the controls alone, every one under ten seeds. A fault is found if the
-verdict is REFUTED; a control is accused if it is. Nothing here tells the audit which fault it looks at.
+these alone, `--only none --controls 10` the controls alone, each under ten seeds. A fault is found if the
+verdict is REFUTED, and a control accused. Nothing here tells the audit which fault it looks at.
 """
 
 from __future__ import annotations
