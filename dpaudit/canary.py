@@ -77,15 +77,7 @@ class Pool:
         """
         if self.member is None:
             raise UsageError("Expected known members, found none. Name data.non_members.")
-        return Canaries(
-            x=self.x,
-            y=self.y,
-            member=self.member,
-            canary=self.canary,
-            test_x=self.test_x,
-            test_y=self.test_y,
-            groups=self.groups,
-        )
+        return self._with(self.member)
 
     def draw(self, rng: np.random.Generator) -> Canaries:
         """Put a random half of the canaries and a random half of the other records in.
@@ -96,6 +88,9 @@ class Pool:
         member = np.zeros(len(self.y), dtype=np.bool_)
         for group in (np.flatnonzero(self.canary), np.flatnonzero(~self.canary)):
             member[rng.permutation(group)[: len(group) // 2]] = True
+        return self._with(member)
+
+    def _with(self, member: BoolArray) -> Canaries:
         return Canaries(
             x=self.x,
             y=self.y,

@@ -188,16 +188,20 @@ def _of_models(
         # The matching is drawn apart from the members, whose draw it must not know.
         coins = paired_coins(attack, views, np.random.default_rng([plan.seed, _MATCHING]))
         if coins is not None:
-            yield _of_coins(coins, _whole_run(claim, plan), plan, alpha)
+            yield _as_drawn(_of_coins(coins, _whole_run(claim, plan), alpha), plan)
         return
     ranks = clustered_ranks(attack, views)
     if ranks is not None:
-        yield from _run_level(ranks, claim, plan, alpha)
+        yield from (_as_drawn(estimate, plan) for estimate in _run_level(ranks, claim, plan, alpha))
 
 
-def _of_coins(coins: OneRun, family: Family, plan: AuditPlan, alpha: float) -> Estimate:
+def _of_coins(coins: OneRun, family: Family, alpha: float) -> Estimate:
     bare = isinstance(family, EpsilonDeltaFamily)
-    estimate = (one_run.epsilon_delta if bare else one_run.f_dp)(coins, family, alpha=alpha)
+    return (one_run.epsilon_delta if bare else one_run.f_dp)(coins, family, alpha=alpha)
+
+
+def _as_drawn(estimate: Estimate, plan: AuditPlan) -> Estimate:
+    """Without a guarantee where nobody says that chance decided who was in the audited run."""
     if not plan.data.non_members or plan.data.drawn:
         return estimate
     return replace(estimate, guarantee=False, assumptions=(NOT_DRAWN, *estimate.assumptions))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -220,12 +220,8 @@ def _runs(plan: AuditPlan, attack: ModelAttack, pool: Pool, claim: Claim, alpha:
         clusters.clustered(_imagined(attack, family, runs, inside, outside, rng), family, alpha=alpha)
         for _ in range(_DRAWS)
     ]
-    expected = median(draw.epsilon_lower or 0.0 for draw in draws)
     found = sorted(draws, key=lambda draw: draw.detectable or math.inf)[_DRAWS // 2]
-    return replace(
-        _prospect(attack.name, words, found, expected=expected),
-        note="if every record leaks what the claim allows; by the curve of a Gaussian mechanism",
-    )
+    return _leaking(attack.name, words, found, draws, "every")
 
 
 def _one_run(plan: AuditPlan, attack: ModelAttack, pool: Pool, claim: Claim, alpha: float) -> Prospect:
@@ -251,17 +247,12 @@ def _one_run(plan: AuditPlan, attack: ModelAttack, pool: Pool, claim: Claim, alp
         )
         for _ in range(_DRAWS)
     ]
-    expected = median(draw.epsilon_lower or 0.0 for draw in draws)
-    return replace(
-        _prospect(attack.name, words, draws[0], expected=expected),
-        note="if every record leaks what the claim allows; by the curve of a Gaussian mechanism",
-    )
+    return _leaking(attack.name, words, draws[0], draws, "every")
 
 
 def _game(attack: Game, claim: Claim, alpha: float) -> Prospect:
     """Models with and without one record, if they leak what a Gaussian mechanism with this epsilon does."""
-    bare = replace(claim, epsilon=claim.epsilon, ledger=())
-    family = accounting.family_for(bare, adjacency=Adjacency.ADD_REMOVE)
+    family = accounting.family_for(replace(claim, ledger=()), adjacency=Adjacency.ADD_REMOVE)
     mu = family.mu if isinstance(family, GaussianFamily) else 1.0
     rng, half = np.random.default_rng(0), attack.models // 2
     draws = [
@@ -277,11 +268,14 @@ def _game(attack: Game, claim: Claim, alpha: float) -> Prospect:
         )
         for _ in range(_DRAWS)
     ]
+    return _leaking(attack.name, f"{2 * half} models of its own", draws[0], draws, "the")
+
+
+def _leaking(name: str, words: str, found: Estimate, draws: Sequence[Estimate], which: str) -> Prospect:
+    """What scores that leak as much as the claim allows are expected to show."""
     expected = median(draw.epsilon_lower or 0.0 for draw in draws)
-    return replace(
-        _prospect(attack.name, f"{2 * half} models of its own", draws[0], expected=expected),
-        note="if the record leaks what the claim allows; by the curve of a Gaussian mechanism",
-    )
+    note = f"if {which} record leaks what the claim allows; by the curve of a Gaussian mechanism"
+    return replace(_prospect(name, words, found, expected=expected), note=note)
 
 
 def _replace_one(claim: Claim) -> GaussianFamily | Family:

@@ -49,12 +49,18 @@ def load():
     return Remembers()
 
 
+def fit(x, y, *, seed, device):
+    return Remembers()
+
+
 def nothing():
     return None
 """
 
 
-def audited(folder: Path, *, train: str = "load", **data: object) -> AuditRecord:
+def audited(
+    folder: Path, *, train: str = "load", attacks: dict[str, object] | None = None, **data: object
+) -> AuditRecord:
     module = f"released_{folder.name}"
     (folder / f"{module}.py").write_text(MODULE)
     names = {key: f"{module}:{value}" for key, value in data.items() if key != "drawn"}
@@ -66,11 +72,11 @@ def audited(folder: Path, *, train: str = "load", **data: object) -> AuditRecord
                 "name": "released",
                 "role": "audited",
                 "train": f"{module}:{train}",
-                "trained": True,
+                "trained": train != "fit",
                 "claim": {"epsilon": 0.5},
             }
         ],
-        "attacks": {"loss-threshold": {}},
+        "attacks": attacks or {"loss-threshold": {}},
     }
     plan = parse(document, "a test")
     out = folder / "audit"
@@ -87,6 +93,13 @@ def test_without_a_draw_the_rates_stand_and_nothing_is_bounded(tmp_path: Path) -
     assert all(not estimate.guarantee for estimate in target.estimates)
     assert next(r.value for r in target.rates if r.name == "auc" and r.slice == "all") == 1.0
     assert any("Audit the training function" in row.detail for row in target.checklist)
+
+
+def test_several_runs_of_which_the_first_was_not_drawn_give_no_guarantee(tmp_path: Path) -> None:
+    attacks: dict[str, object] = {"loss-threshold": {"design": "runs"}, "lira": {"shadows": 4}}
+    (target,) = audited(tmp_path, train="fit", attacks=attacks).targets
+    assert {estimate.source for estimate in target.estimates} == {"loss-threshold", "lira"}
+    assert not any(estimate.guarantee for estimate in target.estimates)
 
 
 def test_with_a_draw_a_model_that_remembers_is_refuted(tmp_path: Path) -> None:
