@@ -33,7 +33,7 @@ from dpaudit.strategies.elements import (
 )
 from dpaudit.strategies.neighbours import Neighbours, neighbouring
 from dpaudit.strategies.numbers import numbers, special_floats, special_integers
-from dpaudit.strategies.patterns import list_patterns
+from dpaudit.strategies.patterns import list_patterns, user_patterns
 from dpaudit.strategies.texts import special_texts
 from dpaudit.strategies.training import gradients, ledgers, phases
 from dpaudit.strategies.users import neighbouring_users
@@ -67,6 +67,7 @@ __all__ = [
     "special_integers",
     "special_texts",
     "texts",
+    "user_patterns",
     "value_patterns",
     "vector",
 ]

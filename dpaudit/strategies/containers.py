@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dpaudit.check import in_range
 from dpaudit.claim import Adjacency
+from dpaudit.errors import UsageError
 from dpaudit.strategies.elements import Element, as_array, as_rows, element, joint, record
 from dpaudit.strategies.neighbours import Neighbours
 from dpaudit.strategies.numbers import numbers
@@ -83,13 +84,9 @@ def neighbouring_arrays(
     number = element(numbers(0.0, 1.0) if elements is None else elements)
     row = number if columns is None else joint([number] * columns)
 
-    def array(records: list[Any]) -> NDArray[Any]:
-        made = as_rows(records, row.dtype, row.width)
-        with np.errstate(over="ignore"):
-            return made if dtype is None else made.astype(dtype)
-
+    convert = as_array_of(row, dtype)
     pairs = neighbouring_lists(row, adjacency=adjacency, min_size=min_size, max_size=max_size)
-    return pairs.map(lambda pair: pair.mapped(array))
+    return pairs.map(lambda pair: pair.mapped(convert))
 
 
 def neighbouring_records(
@@ -128,6 +125,35 @@ def neighbouring_columns(
     """
     pairs = neighbouring_records(fields, adjacency=adjacency, min_size=min_size, max_size=max_size)
     return pairs.map(lambda pair: pair.mapped(table(fields)))
+
+
+def as_array_of(row: Element[Any], dtype: DTypeLike | None = None) -> Callable[[list[Any]], NDArray[Any]]:
+    """Return the function that turns a list of records into an array (n,) or (n, width of the record)."""
+
+    def array(records: list[Any]) -> NDArray[Any]:
+        made = as_rows(records, row.dtype, row.width)
+        with np.errstate(over="ignore"):
+            return made if dtype is None else made.astype(dtype)
+
+    return array
+
+
+def frame_of(
+    fields: Mapping[str, st.SearchStrategy[Any] | Element[Any]],
+) -> Callable[[list[dict[str, Any]]], Any]:
+    """Return the function that turns a list of dicts into a pandas DataFrame.
+
+    Raises:
+        UsageError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ModuleNotFoundError:
+        raise UsageError(
+            "Expected pandas for frame(...), found none. Run `pip install pandas`, or write columns(...)."
+        ) from None
+    columns = table(fields)
+    return lambda records: pandas.DataFrame(columns(records))
 
 
 def table(

@@ -1,4 +1,4 @@
-"""Pairs of lists of records to try before anything is drawn."""
+"""Pairs of data sets of records or users to try before anything is drawn."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from dpaudit.claim import Adjacency
 from dpaudit.strategies.elements import Element
 from dpaudit.strategies.neighbours import Neighbours
+from dpaudit.strategies.users import user_pair
 
 RUNS = (1, 2, 3, 127, 255)
 """Sizes of the shared part: one record more has a neighbour, a pair, three at the cap, an int8, a uint8."""
@@ -52,4 +53,47 @@ def list_patterns(
                 outside=not one.contains(new),
             )
         )
+    return tuple(each for pair in pairs for each in (pair, pair.swapped()))
+
+
+def user_patterns(
+    one: Element[Any],
+    adjacency: Adjacency,
+    *,
+    max_records: int = 5,
+    max_users: int = 300,
+    inside: bool = False,
+) -> tuple[Neighbours[list[tuple[int, Any]]], ...]:
+    """Return the pairs of user data to try first: a user with one row, with all allowed, with too many.
+
+    Args:
+        one: the domain of one record. Without edges there are no patterns.
+        adjacency: under REPLACE_ONE the user had one row of the first edge before.
+        max_records: greatest number of rows of one user in the domain.
+        max_users: greatest number of users of the larger data set.
+        inside: leave out the user with too many rows.
+
+    Returns:
+        Pairs of lists of (user, record) rows, each directly followed by itself in the other order.
+    """
+    if not one.edges:
+        return ()
+    low, high = one.edges[0], one.edges[-1]
+    differing = [[high], [high] * max_records, *([odd] for odd in one.strange)]
+    differing += [] if inside else [[high] * (max_records + 1), [high] * (10 * max_records)]
+    crowds: list[list[list[Any]]] = [[[high]] * n for n in (0, 2, 127) if n < max_users]
+    pairs = [
+        user_pair(
+            one,
+            rest,
+            new,
+            [low] if adjacency is Adjacency.REPLACE_ONE else None,
+            at=len(rest),
+            turns=False,
+            swap=False,
+            max_records=max_records,
+        )
+        for rest in crowds
+        for new in differing
+    ]
     return tuple(each for pair in pairs for each in (pair, pair.swapped()))

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LINT = "from importlinter.cli import lint_imports as lint; exit(lint(no_cache=True, no_logo=True))"
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 # Tools beside the flow: they may use any noun, and nothing in the flow may use them.
-BESIDE = {"__main__", "strategies", "testing", "pytest_plugin"}
+BESIDE = {"__main__", "testing", "pytest_plugin"}
 
 
 def lint(root: Path) -> subprocess.CompletedProcess[str]:
