@@ -70,7 +70,7 @@ def whole(name: str, value: object, low: float, high: float = MOST) -> int:
     """Return `value` if it is a whole number in [low, high], else raise `UsageError`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise UsageError(f"Expected {name} to be a whole number, found {shown(value)}. Write {name}=5.")
-    return int(in_range(name, value, low, high))
+    return int(in_range(name, value, low, high, remedy="Choose a size within."))
 
 
 def number(name: str, value: object) -> float:
@@ -207,7 +207,7 @@ def _array(
 ) -> Built:
     one = part("the element of array", element)
     if columns is not None:
-        one = replace(joint([one] * whole("columns", columns, 1, MOST_COLUMNS)))
+        one = joint([one] * whole("columns", columns, 1, MOST_COLUMNS))
     return _rows_of(wanted, one, _sizes(min_size, max_size), as_array_of(one), "arrays")
 
 

@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ class Domain:
         text: the domain as written.
         adjacency: the relation between the data sets of a pair.
         pairs: strategy for neighbouring data sets.
-        patterns: pairs to try before any is drawn, the smallest first, each in both orders.
+        patterns: pairs to try before any is drawn, each directly followed by itself in the other order;
+            those outside of the domain come last.
         summary: the domain in words, for a report.
     """
 
@@ -103,7 +105,8 @@ def _data(node: ast.expr, wanted: Wanted) -> Built:
             f"Expected a known domain, found {name!r}: {nearest(name, [*CONTAINERS, *ELEMENTS])}"
         )
     build = CONTAINERS[name]
-    return _called(name, lambda *args, **named: build(wanted, *args, **named), build, node)
+    built: Built = _called(name, partial(build, wanted), build, node)
+    return built
 
 
 def _value(node: ast.expr) -> object:
@@ -162,6 +165,8 @@ def _called(name: str, call: Callable[..., Any], signed: Callable[..., Any], nod
             right = [p.name for p in kept if p.kind is not p.VAR_POSITIONAL]
             hint = nearest(word, right) if right else "it takes no named arguments."
             raise UsageError(f"Expected {usage}, found {word!r}: {hint}")
+        if word in given:
+            raise UsageError(f"Expected {usage}, found {word!r} twice. Remove one.")
         given[word] = _value(keyword.value)
     for argument in node.args:
         if isinstance(argument, ast.Starred):

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from dpaudit.check import in_range
 from dpaudit.claim import Adjacency
 from dpaudit.errors import UsageError
-from dpaudit.strategies.elements import Element, as_array, as_rows, element, joint, record
+from dpaudit.strategies.elements import Element, as_array, as_rows, element, joint, record, repeated
 from dpaudit.strategies.neighbours import Neighbours
 from dpaudit.strategies.numbers import numbers
 
@@ -36,7 +36,7 @@ def neighbouring_lists(
         elements: strategy for one record; or an Element, whose outside values are then drawn mostly for
             the record that differs, and are flagged.
         adjacency: ADD_REMOVE: the longer list has one record more, at any position.
-            REPLACE_ONE: equal lengths, one record exchanged (it may be drawn equal).
+            REPLACE_ONE: equal lengths, one record exchanged; for another one, if the domain has two.
         min_size: least length of the shorter list; 0 includes the empty data set.
         max_size: greatest length of the longer list.
     """
@@ -48,6 +48,7 @@ def neighbouring_lists(
         index = len(rest) - from_end % (len(rest) + 1)
         longer = [*rest[:index], new, *rest[index:]]
         replaced = adjacency is Adjacency.REPLACE_ONE
+        other = one.another(new, other)
         made = Neighbours(
             first=[*rest[:index], other, *rest[index:]] if replaced else list(rest),
             second=longer,
@@ -174,7 +175,7 @@ def _records(one: Element[S], least: int, most: int) -> st.SearchStrategy[list[S
     values = [one.inside, *([st.sampled_from(one.edges)] if one.edges else [])]
     mixed = [
         st.builds(
-            lambda value, n, rest: [*[value] * n, *rest][:most],
+            lambda value, n, rest: [*repeated(value, n), *rest][:most],
             value,
             st.sampled_from(runs),
             st.lists(one.inside, max_size=3),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -16,10 +17,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dpaudit.check import in_range
-from dpaudit.strategies.numbers import finite_floats, special_floats, special_integers
+from dpaudit.strategies.numbers import INT64, finite_floats, special_floats, special_integers
 from dpaudit.strategies.texts import special_texts
 
 S = TypeVar("S")
+
+
+def repeated(value: S, count: int) -> list[S]:
+    """Return a list of copies, so that code which changes one record does not change the others."""
+    return [deepcopy(value) for _ in range(count)]
+
+
+def differs(one: object, other: object) -> bool:
+    """Whether two records differ; NaN does not differ from itself, and 0.0 does from -0.0."""
+    return repr(one) != repr(other)
 
 
 def _always(value: object) -> bool:
@@ -56,6 +67,12 @@ class Element(Generic[S]):
         """Values inside and, where there are any, outside of the domain."""
         return self.inside if self.outside is None else st.one_of(self.inside, self.outside)
 
+    def another(self, than: S, drawn: S) -> S:
+        """Return `drawn`, or the first edge that differs from `than` where `drawn` does not."""
+        if differs(than, drawn):
+            return drawn
+        return next((edge for edge in self.edges if differs(than, edge)), drawn)
+
     def within(self) -> Element[S]:
         """Return the same domain without what lies outside of it."""
         return replace(self, outside=None, strange=())
@@ -76,14 +93,13 @@ def real(low: float = -math.inf, high: float = math.inf) -> Element[float]:
     others = [value for value in special_floats(low, high) if not contains(value)]
     beyond = [v for bound, v in ((low, low - 1.0), (high, high + 1.0)) if math.isfinite(bound)]
     strange = (math.nan, math.inf, -math.inf, *(v for v in beyond if not contains(v)))
-    edges = tuple({float(v): None for v in (low, high) if math.isfinite(v)}) or (0.0, 1.0)
     return Element(
         inside=finite_floats(low, high),
         outside=st.sampled_from([*strange, *others]),
         contains=contains,
-        edges=edges,
+        edges=tuple(map(float, _ends(low, high))),
         strange=strange,
-        summary=f"a number in [{low:g}, {high:g}]",
+        summary=f"a number in [{_shortest(low)}, {_shortest(high)}]",
     )
 
 
@@ -99,13 +115,17 @@ def integer(low: int | None = None, high: int | None = None) -> Element[int]:
     others = [value for value in special if not contains(value)]
     ordinary = st.integers(low, high)
     within = [value for value in special if contains(value)]
-    bounds = tuple({v: None for v in (low, high) if v is not None}) or (0, 1)
+    bounds = tuple(
+        v
+        for v in map(int, _ends(-math.inf if low is None else low, math.inf if high is None else high))
+        if contains(v)
+    )
     return Element(
         inside=st.one_of(ordinary, st.sampled_from(within)) if within else ordinary,
         outside=st.sampled_from(others) if others else None,
         contains=contains,
         edges=bounds,
-        strange=tuple(v for v in (*(b + d for b in bounds for d in (-1, 1)),) if not contains(v)),
+        strange=tuple(b + d for b in bounds for d in (-1, 1) if b + d in others),
         dtype="int64",
         summary=f"an integer in [{'-inf' if low is None else low}, {'inf' if high is None else high}]",
     )
@@ -118,7 +138,7 @@ def boolean() -> Element[bool]:
 
 def category(*names: Any) -> Element[Any]:
     """One of a few values; outside: values that are not among them."""
-    numeric = all(isinstance(name, int) and not isinstance(name, bool) for name in names)
+    numeric = all(type(name) is int and INT64[0] < name < INT64[1] for name in names)
     unseen: tuple[Any, ...] = (max(names) + 1, min(names) - 1) if numeric else ("unseen", "")
     # Without the type, True would count as the category 1.
     known = {(type(name), name) for name in names}
@@ -127,7 +147,7 @@ def category(*names: Any) -> Element[Any]:
         inside=st.sampled_from(names),
         outside=st.sampled_from(outside) if outside else None,
         contains=lambda value: (type(value), value) in known,
-        edges=names,
+        edges=tuple({(type(name), name): name for name in names}.values()),
         strange=outside[:1],
         dtype="int64" if numeric else "object",
         summary=f"one of {', '.join(map(repr, names))}",
@@ -142,7 +162,7 @@ def texts(max_size: int | None = None) -> Element[str]:
         inside=st.one_of(st.text(max_size=max_size), st.sampled_from(special)),
         outside=st.sampled_from(longer) if longer else None,
         contains=lambda value: max_size is None or len(value) <= max_size,
-        edges=("", "a" if max_size else ""),
+        edges=("",) if max_size == 0 else ("", "a"),
         strange=tuple(longer[:1]),
         dtype="object",
         summary="a text" if max_size is None else f"a text of at most {max_size} characters",
@@ -151,9 +171,7 @@ def texts(max_size: int | None = None) -> Element[str]:
 
 def joint(parts: Sequence[Element[Any]]) -> Element[tuple[Any, ...]]:
     """Tuples of one value of each part; outside: one of the values is."""
-    odd = [
-        part.outside.map(lambda v, i=i: (i, v)) for i, part in enumerate(parts) if part.outside is not None
-    ]
+    odd = [st.tuples(st.just(i), part.outside) for i, part in enumerate(parts) if part.outside is not None]
     inside = st.tuples(*(part.inside for part in parts))
 
     def put(base: tuple[Any, ...], at: tuple[int, Any]) -> tuple[Any, ...]:
@@ -232,6 +250,19 @@ def as_rows(records: Sequence[Any], dtype: str, width: int | None) -> NDArray[An
     if width is None:
         return as_array(records, dtype)
     return as_array([value for row in records for value in row], dtype).reshape(-1, width)
+
+
+def _ends(low: float, high: float) -> tuple[float, ...]:
+    """The bounds, each once; where one is infinite, a number at distance 1 from the other instead."""
+    if math.isinf(low) and math.isinf(high):
+        return (0, 1)
+    ends = (high - 1 if math.isinf(low) else low), (low + 1 if math.isinf(high) else high)
+    return tuple(dict.fromkeys(ends))
+
+
+def _shortest(bound: float) -> str:
+    short = f"{bound:g}"
+    return short if float(short) == bound else repr(bound)
 
 
 def _shared(parts: Sequence[Element[Any]]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -81,6 +82,11 @@ def neighbouring(
         return made.swapped() if swap else made
 
     return data.flatmap(lambda first: st.builds(pair, st.just(first), edit(first), st.booleans()))
+
+
+def both_orders(pairs: Iterable[Neighbours[T]]) -> tuple[Neighbours[T], ...]:
+    """Return each pair followed by itself in the other order, sharing no data with it."""
+    return tuple(each for pair in pairs for each in (pair, deepcopy(pair.swapped())))
 
 
 def wrapped(drawn: Any, adjacency: Adjacency) -> Neighbours[Any] | None:

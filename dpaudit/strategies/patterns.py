@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dpaudit.claim import Adjacency
-from dpaudit.strategies.elements import Element
-from dpaudit.strategies.neighbours import Neighbours
+from dpaudit.strategies.elements import Element, differs, repeated
+from dpaudit.strategies.neighbours import Neighbours, both_orders
 from dpaudit.strategies.users import user_pair
 
 RUNS = (1, 2, 3, 127, 255)
@@ -34,15 +34,14 @@ def list_patterns(
         return ()
     low, high = one.edges[0], one.edges[-1]
     replaced = adjacency is Adjacency.REPLACE_ONE
-    differing = [(low, high)] if replaced and len(one.edges) > 1 else [(None, edge) for edge in one.edges[:4]]
-    differing = [(low, edge) for edge in one.edges[1:4]] if replaced else differing
+    differing = [(low, edge) for edge in one.edges[0 if adjacency is Adjacency.ADD_REMOVE else 1 : 4]]
     shared: list[tuple[list[Any], Any, Any]] = [([], other, new) for other, new in differing]
-    shared += [([high] * n, low, high) for n in RUNS]
-    shared += [([low] * 3, high, low)]
+    shared += [(repeated(high, n), low, high) for n in RUNS]
+    shared += [(repeated(low, 3), high, low)]
     shared += [(rest, low, odd) for odd in one.strange for rest in ([], [low, high])]
     pairs = []
     for rest, other, new in shared:
-        if len(rest) < min_size or len(rest) >= max_size:
+        if len(rest) + replaced < min_size or len(rest) >= max_size or (replaced and not differs(other, new)):
             continue
         pairs.append(
             Neighbours(
@@ -53,7 +52,7 @@ def list_patterns(
                 outside=not one.contains(new),
             )
         )
-    return tuple(each for pair in pairs for each in (pair, pair.swapped()))
+    return both_orders(pairs)
 
 
 def user_patterns(
@@ -79,9 +78,9 @@ def user_patterns(
     if not one.edges:
         return ()
     low, high = one.edges[0], one.edges[-1]
-    differing = [[high], [high] * max_records, *([odd] for odd in one.strange)]
-    differing += [] if inside else [[high] * (max_records + 1), [high] * (10 * max_records)]
-    crowds: list[list[list[Any]]] = [[[high]] * n for n in (0, 2, 127) if n < max_users]
+    differing = [[high], repeated(high, max_records), *([odd] for odd in one.strange)]
+    differing += [] if inside else [repeated(high, max_records + 1), repeated(high, 10 * max_records)]
+    crowds: list[list[list[Any]]] = [repeated([high], n) for n in (0, 2, 127) if n < max_users]
     pairs = [
         user_pair(
             one,
@@ -96,4 +95,4 @@ def user_patterns(
         for rest in crowds
         for new in differing
     ]
-    return tuple(each for pair in pairs for each in (pair, pair.swapped()))
+    return both_orders(pairs)

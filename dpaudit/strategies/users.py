@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dpaudit.check import in_range
 from dpaudit.claim import Adjacency
-from dpaudit.strategies.elements import Element, element
+from dpaudit.strategies.elements import Element, element, repeated
 from dpaudit.strategies.neighbours import Neighbours
 
 S = TypeVar("S")
@@ -44,17 +44,14 @@ def neighbouring_users(
     in_range("max_users", max_users, 1, math.inf)
     one = element(elements).within() if inside else element(elements)
     each = st.lists(one.inside, min_size=1, max_size=max_records)
-    full = st.builds(
-        lambda value: [value] * max_records, st.sampled_from(one.edges) if one.edges else one.inside
-    )
     crowds = [n for n in CROWDS if n < max_users]
     others: st.SearchStrategy[list[list[S]]] = st.lists(each, max_size=max_users - 1)
     if crowds:
-        others |= st.builds(lambda value, n: [[value]] * n, one.inside, st.sampled_from(crowds))
-    differing = st.one_of(st.lists(one.every, min_size=1, max_size=max_records), full)
-    if not inside:
-        counts = st.sampled_from((max_records + 1, 10 * max_records, max_records + 128))
-        differing |= st.builds(lambda value, n: [value] * n, one.inside, counts)
+        others |= st.builds(lambda value, n: repeated([value], n), one.inside, st.sampled_from(crowds))
+    counts = (1, max_records, *(() if inside else (max_records + 1, 10 * max_records, max_records + 128)))
+    values = st.one_of(one.inside, *([st.sampled_from(one.edges)] if one.edges else []))
+    full = st.builds(repeated, values, st.sampled_from(counts))
+    differing = st.one_of(full, st.lists(one.every, min_size=1, max_size=max_records))
 
     def pair(
         rest: list[list[S]], from_end: int, new: list[S], other: list[S], turns: bool, swap: bool

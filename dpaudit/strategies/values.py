@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dpaudit.check import in_range
 from dpaudit.claim import Adjacency
 from dpaudit.strategies.elements import Element, element
-from dpaudit.strategies.neighbours import Neighbours
+from dpaudit.strategies.neighbours import Neighbours, both_orders
 
 S = TypeVar("S")
 
@@ -31,30 +31,34 @@ def neighbouring_values(
     one = element(elements)
     if step is None:
         others = st.one_of(one.every, *([st.sampled_from(one.edges)] if one.edges else []))
-        return st.builds(lambda first, second: value_pair(one, first, second), others, others)
+        return st.builds(
+            lambda first, second: value_pair(one, first, one.another(first, second)), others, others
+        )
     in_range("step", step, 0.0, math.inf, open_low=True, open_high=True)
 
-    def near(first: Any, move: float, swap: bool) -> Neighbours[S] | None:
-        second = moved(first, move, step)
-        if math.isinf(second) or (one.outside is None and not one.contains(second)):
-            return None
-        made = value_pair(one, first, second)
+    def near(first: Any, move: float, swap: bool) -> Neighbours[S]:
+        ways = [moved(first, move, step), moved(first, -move, step), *_edges_near(one, first, step)]
+        kept = [each for each in ways if one.contains(each) or (one.outside is not None and math.isfinite(each))]
+        made = value_pair(one, first, kept[0] if kept else first)
         return made.swapped() if swap else made
 
     starts = st.one_of(one.inside, *([st.sampled_from(one.edges)] if one.edges else []))
     moves = st.sampled_from((1.0, -1.0)) | st.floats(-1.0, 1.0)
-    drawn = st.builds(near, starts, moves, st.booleans())
-    return drawn.filter(lambda pair: pair is not None)  # type: ignore[return-value]
+    return st.builds(near, starts, moves, st.booleans())
 
 
 def moved(value: Any, move: float, step: float) -> Any:
     """Return `value` + `move` * `step`, rounded so that it is at most `step` away; `move` is in [-1, 1]."""
     if isinstance(value, int):
-        return value + round(move * step)
+        return value + max(-int(step), min(int(step), round(move * step)))
     second = value + move * step
-    while not math.isinf(second) and abs(Fraction(second) - Fraction(value)) > Fraction(step):
+    while math.isfinite(second) and abs(Fraction(second) - Fraction(value)) > Fraction(step):
         second = math.nextafter(second, value)
     return second
+
+
+def _edges_near(one: Element[Any], value: Any, step: float) -> list[Any]:
+    return [edge for edge in one.edges if 0 < abs(Fraction(edge) - Fraction(value)) <= Fraction(step)]
 
 
 def value_pair(one: Element[S], first: S, second: S) -> Neighbours[S]:
@@ -75,7 +79,8 @@ def value_patterns(one: Element[Any], step: float | None = None) -> tuple[Neighb
     if step is None:
         pairs = [*combinations(edges, 2), *((edges[0], odd) for odd in one.strange)]
     else:
-        pairs = [(edge, moved(edge, move, step)) for edge in edges for move in (1.0, -1.0)]
+        pairs = [(edge, near) for edge in edges for near in _edges_near(one, edge, step)][:1]
+        pairs += [(edge, moved(edge, move, step)) for edge in edges for move in (1.0, -1.0)]
     made = [value_pair(one, *pair) for pair in pairs]
     kept = sorted((p for p in made if one.outside is not None or not p.outside), key=lambda p: p.outside)
-    return tuple(each for pair in kept for each in (pair, pair.swapped()))
+    return both_orders(kept)
