@@ -75,14 +75,13 @@ def whole(name: str, value: object, low: float, high: float = MOST) -> int:
 
 def number(name: str, value: object) -> float:
     """Return `value` as a float if it is a number other than NaN, else raise `UsageError`."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
-        raise UsageError(f"Expected {name} to be a number, found {shown(value)}. Write float(0, 10).")
     try:
-        return float(value)
+        found = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     except OverflowError:
-        raise UsageError(
-            f"Expected {name} to fit a float, found {len(str(value))} digits. Use inf."
-        ) from None
+        raise UsageError(f"Expected {name} to fit a float, found {shown(value)}... . Use inf.") from None
+    if math.isnan(found):
+        raise UsageError(f"Expected {name} to be a number, found {shown(value)}. Write {name}=1.5.")
+    return found
 
 
 def part(name: str, value: object) -> Element[Any]:

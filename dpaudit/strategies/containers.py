@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import numpy as np
@@ -50,7 +51,7 @@ def neighbouring_lists(
         replaced = adjacency is Adjacency.REPLACE_ONE
         other = one.another(new, other)
         made = Neighbours(
-            first=[*rest[:index], other, *rest[index:]] if replaced else list(rest),
+            first=deepcopy([*rest[:index], other, *rest[index:]] if replaced else rest),
             second=longer,
             index=index,
             adjacency=adjacency,
@@ -161,7 +162,7 @@ def table(
     fields: Mapping[str, st.SearchStrategy[Any] | Element[Any]],
 ) -> Callable[[list[dict[str, Any]]], dict[str, NDArray[Any]]]:
     """Return the function that turns a list of dicts into a dict of arrays (n,)."""
-    dtypes = {name: element(part).dtype for name, part in fields.items()}
+    dtypes = {name: element(part).array_dtype for name, part in fields.items()}
     return lambda records: {name: as_array([row[name] for row in records], dtypes[name]) for name in dtypes}
 
 
@@ -178,7 +179,7 @@ def _records(one: Element[S], least: int, most: int) -> st.SearchStrategy[list[S
             lambda value, n, rest: [*repeated(value, n), *rest][:most],
             value,
             st.sampled_from(runs),
-            st.lists(one.inside, max_size=3),
+            st.just([]) | st.lists(one.inside, max_size=3),
         )
         for value in values
     ]

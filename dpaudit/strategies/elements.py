@@ -67,6 +67,11 @@ class Element(Generic[S]):
         """Values inside and, where there are any, outside of the domain."""
         return self.inside if self.outside is None else st.one_of(self.inside, self.outside)
 
+    @property
+    def array_dtype(self) -> str:
+        """Dtype of an array in which each value is one entry; a tuple is an object."""
+        return self.dtype if self.width is None else "object"
+
     def another(self, than: S, drawn: S) -> S:
         """Return `drawn`, or the first edge that differs from `than` where `drawn` does not."""
         if differs(than, drawn):
@@ -95,7 +100,8 @@ def real(low: float = -math.inf, high: float = math.inf) -> Element[float]:
     strange = (math.nan, math.inf, -math.inf, *(v for v in beyond if not contains(v)))
     return Element(
         inside=finite_floats(low, high),
-        outside=st.sampled_from([*strange, *others]),
+        # Two branches make NaN likely. Neither is a constant, which would shrink better than 0.0 does.
+        outside=st.one_of(st.sampled_from(strange[:3]), st.sampled_from([*strange[3:], *others])),
         contains=contains,
         edges=tuple(map(float, _ends(low, high))),
         strange=strange,
@@ -113,7 +119,8 @@ def integer(low: int | None = None, high: int | None = None) -> Element[int]:
 
     special = special_integers(low, high)
     others = [value for value in special if not contains(value)]
-    ordinary = st.integers(low, high)
+    # What int64 cannot hold would not fit an array of them.
+    ordinary = st.integers(INT64[0] if low is None else low, INT64[1] if high is None else high)
     within = [value for value in special if contains(value)]
     bounds = tuple(
         v
@@ -139,7 +146,7 @@ def boolean() -> Element[bool]:
 def category(*names: Any) -> Element[Any]:
     """One of a few values; outside: values that are not among them."""
     numeric = all(type(name) is int and INT64[0] < name < INT64[1] for name in names)
-    unseen: tuple[Any, ...] = (max(names) + 1, min(names) - 1) if numeric else ("unseen", "")
+    unseen: tuple[Any, ...] = (max(names) + 1, min(names) - 1) if numeric else ("unseen", "", "other")
     # Without the type, True would count as the category 1.
     known = {(type(name), name) for name in names}
     outside = tuple(value for value in unseen if (type(value), value) not in known)
@@ -180,7 +187,7 @@ def joint(parts: Sequence[Element[Any]]) -> Element[tuple[Any, ...]]:
     edges: tuple[tuple[Any, ...], ...] = ()
     if all(part.edges for part in parts):
         edges = (tuple(part.edges[0] for part in parts), tuple(part.edges[-1] for part in parts))
-    dtypes = {part.dtype for part in parts}
+    dtypes = {part.array_dtype for part in parts}
     return Element(
         inside=inside,
         outside=st.builds(put, inside, st.one_of(odd)) if odd else None,
@@ -262,7 +269,7 @@ def _ends(low: float, high: float) -> tuple[float, ...]:
 
 def _shortest(bound: float) -> str:
     short = f"{bound:g}"
-    return short if float(short) == bound else repr(bound)
+    return short if float(short) == bound else repr(float(bound)).removesuffix(".0")
 
 
 def _shared(parts: Sequence[Element[Any]]) -> list[str]:

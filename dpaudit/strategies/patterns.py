@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from dpaudit.claim import Adjacency
@@ -45,7 +46,7 @@ def list_patterns(
             continue
         pairs.append(
             Neighbours(
-                first=[*rest, other] if replaced else list(rest),
+                first=deepcopy([*rest, other] if replaced else rest),
                 second=[*rest, new],
                 index=len(rest),
                 adjacency=adjacency,

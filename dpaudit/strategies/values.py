@@ -38,7 +38,8 @@ def neighbouring_values(
 
     def near(first: Any, move: float, swap: bool) -> Neighbours[S]:
         ways = [moved(first, move, step), moved(first, -move, step), *_edges_near(one, first, step)]
-        kept = [each for each in ways if one.contains(each) or (one.outside is not None and math.isfinite(each))]
+        beyond = one.outside is not None
+        kept = [each for each in ways if one.contains(each) or (beyond and math.isfinite(each))]
         made = value_pair(one, first, kept[0] if kept else first)
         return made.swapped() if swap else made
 
