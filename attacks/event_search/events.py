@@ -1,0 +1,83 @@
+"""An output event: a threshold of one feature, fixed before it is counted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpaudit.attacks.event_search.features import Feature
+from dpaudit.attacks.event_search.learned import LearnedScore
+from dpaudit.check import BoolArray
+from dpaudit.outputs import Outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Outputs whose feature lies on one side of a threshold.
+
+    Attributes:
+        feature: what is computed from an output.
+        above: whether the event is "greater than", else "at most".
+        threshold: NaN features are on neither side.
+    """
+
+    feature: Feature | LearnedScore
+    above: bool
+    threshold: float
+
+    def holds(self, outputs: Outputs) -> BoolArray:
+        """(n,) whether it happened."""
+        with np.errstate(invalid="ignore"):
+            values = self.feature.values(outputs)
+            result: BoolArray = values > self.threshold if self.above else values <= self.threshold
+        return result
+
+    def words(self) -> str:
+        """The event for a reader."""
+        sign = ">" if self.above else "<="
+        if isinstance(self.feature, LearnedScore):
+            return f"a learned score of the output {sign} {self.threshold:.6g}"
+        return _words(self.feature, self.above, sign, self.threshold)
+
+
+_YES_OR_NO = {
+    "is nan": ("is NaN", "is not NaN"),
+    "is infinite": ("is infinite", "is finite"),
+    "negative zero": ("is -0.0", "is not -0.0"),
+}
+
+
+def _words(feature: Feature, above: bool, sign: str, threshold: float) -> str:
+    name, place = feature.name, f"output{'.' if feature.path[:1].isalpha() else ''}{feature.path}"
+    is_not = "is" if above else "is not"
+    match name:
+        case "number":
+            return f"{place} {sign} {threshold!r}"
+        case "low bit" | "least low bit":
+            return _low_bit_words(place if name == "low bit" else "a number of the output", above, threshold)
+        case "is nan" | "is infinite" | "negative zero":
+            return f"{place} {_YES_OR_NO[name][0 if above else 1]}"
+        case "equals":
+            return f"{place} {is_not} exactly {feature.constants[0]!r}"
+        case "kind":
+            return f"output {is_not}: {', '.join(feature.words)}"
+        case "word" | "whole output":
+            return f"{place} {is_not} {feature.shown or 'a certain one'}"
+        case "records put out":
+            least = math.floor(threshold) + 1
+            return f"{'at least' if above else 'fewer than'} {least} of its numbers equal a record bit by bit"
+        case "difference":
+            return f"output{feature.words[1]} - output{feature.words[0]} {sign} {threshold!r}"
+        case "count of":
+            return f"count of {feature.constants[0]!r} in the output {sign} {threshold!r}"
+        case "ranked outputs":
+            return f"the output is one of those that are {'likelier' if above else 'unlikelier'} there"
+    return f"{name} of the output {sign} {threshold!r}"
+
+
+def _low_bit_words(place: str, above: bool, threshold: float) -> str:
+    """`x` is a whole multiple of 2^g, or is not."""
+    power = math.floor(threshold) + 1 if math.isfinite(threshold) else threshold
+    return f"{place} {'is' if above else 'is not'} a whole multiple of 2^{power}"

@@ -1,0 +1,171 @@
+"""Scores that are learned from outputs: a linear one and boosted trees, written down as plain numbers.
+
+scikit-learn fits them; what is kept is arrays, so that a score can be stored as JSON and computed again
+without loading any model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpaudit.attacks.event_search.features import Feature, matrix
+from dpaudit.check import FloatArray, IntArray
+from dpaudit.outputs import Outputs
+
+_ROWS = 20_000
+_TREES, _DEPTH = 40, 3
+_LARGEST = 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A regression tree; node 0 is its root.
+
+    Attributes:
+        column: (nodes,) that is compared; negative at a leaf.
+        threshold: (nodes,) at most which one goes left.
+        left: (nodes,) next node.
+        right: (nodes,) next node.
+        value: (nodes,) of a leaf.
+    """
+
+    column: tuple[int, ...]
+    threshold: tuple[float, ...]
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    value: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedScore:
+    """A number of each output that is higher where the first data set is likelier.
+
+    Attributes:
+        base: features that it is computed from; what is not finite is replaced by `fill`.
+        fill: (k,) one for each.
+        centre: (k,) is subtracted.
+        scale: (k,) is divided by.
+        weights: (k,) of the linear score; empty for trees.
+        trees: are summed; empty for a linear score.
+    """
+
+    base: tuple[Feature, ...]
+    fill: tuple[float, ...]
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: tuple[float, ...] = ()
+    trees: tuple[Tree, ...] = ()
+
+    def values(self, outputs: Outputs) -> FloatArray:
+        """(n,) scores."""
+        table = _prepared(self, matrix(outputs, self.base))
+        total = np.zeros(outputs.size)
+        if self.weights:
+            total += table @ np.array(self.weights)
+        for tree in self.trees:
+            total += _grown(tree, table)
+        return total
+
+
+def fit_linear(
+    base: Sequence[Feature], first: FloatArray, second: FloatArray, rng: np.random.Generator
+) -> LearnedScore:
+    """Logistic regression of the data set on the features.
+
+    Args:
+        base: of the columns.
+        first: (n, k) feature values on the one data set.
+        second: (m, k) on the other.
+        rng: chooses the rows that are learned from, at most 20,000.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    table, labels, empty = _training(base, first, second, rng)
+    model = LogisticRegression(C=1.0, max_iter=200)
+    model.fit(table, labels)
+    return _with(empty, weights=tuple(float(w) for w in model.coef_[0]))
+
+
+def fit_trees(
+    base: Sequence[Feature], first: FloatArray, second: FloatArray, rng: np.random.Generator
+) -> LearnedScore:
+    """Gradient-boosted trees of the data set on the features; arguments as for `fit_linear`."""
+    from sklearn.ensemble import GradientBoostingClassifier
+
+    table, labels, empty = _training(base, first, second, rng)
+    seed = int(rng.integers(2**31))
+    leaf = max(10, len(labels) // 400)
+    model = GradientBoostingClassifier(
+        n_estimators=_TREES, max_depth=_DEPTH, min_samples_leaf=leaf, subsample=0.7, random_state=seed
+    )
+    model.fit(table, labels)
+    return _with(empty, trees=tuple(_written(each.tree_) for each in model.estimators_[:, 0]))
+
+
+def _training(
+    base: Sequence[Feature], first: FloatArray, second: FloatArray, rng: np.random.Generator
+) -> tuple[FloatArray, IntArray, LearnedScore]:
+    rows = np.concatenate([first, second])
+    labels = np.repeat([1, 0], [len(first), len(second)])
+    chosen = rng.permutation(len(rows))[:_ROWS]
+    rows, labels = rows[chosen], labels[chosen]
+    masked = np.ma.masked_invalid(rows)  # type: ignore[no-untyped-call]
+    low = np.ma.filled(masked.min(axis=0), 0.0)
+    centre, scale = np.ma.filled(masked.mean(axis=0), 0.0), np.ma.filled(masked.std(axis=0), 0.0)
+    scale = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
+    empty = LearnedScore(
+        base=tuple(base),
+        fill=_floats(low - scale),
+        centre=_floats(np.where(np.isfinite(centre), centre, 0.0)),
+        scale=_floats(scale),
+    )
+    return _prepared(empty, rows), labels, empty
+
+
+def _with(
+    score: LearnedScore, *, weights: tuple[float, ...] = (), trees: tuple[Tree, ...] = ()
+) -> LearnedScore:
+    return LearnedScore(
+        base=score.base, fill=score.fill, centre=score.centre, scale=score.scale, weights=weights, trees=trees
+    )
+
+
+def _floats(values: FloatArray) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def _prepared(score: LearnedScore, table: FloatArray) -> FloatArray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        filled = np.where(np.isfinite(table), table, np.array(score.fill))
+        standard = (filled - np.array(score.centre)) / np.array(score.scale)
+    # Trees compare in single precision, and a linear score is to stay finite.
+    clipped = np.clip(np.nan_to_num(standard), -_LARGEST, _LARGEST)
+    return np.asarray(clipped.astype(np.float32), dtype=np.float64)
+
+
+def _written(tree: object) -> Tree:
+    get = lambda name: getattr(tree, name)  # noqa: E731
+    return Tree(
+        column=tuple(int(v) for v in get("feature")),
+        threshold=_floats(get("threshold")),
+        left=tuple(int(v) for v in get("children_left")),
+        right=tuple(int(v) for v in get("children_right")),
+        value=_floats(get("value")[:, 0, 0]),
+    )
+
+
+def _grown(tree: Tree, table: FloatArray) -> FloatArray:
+    """(n,) value of the leaf that each row ends in; one pass per level."""
+    column, threshold = np.array(tree.column), np.array(tree.threshold)
+    left, right, value = np.array(tree.left), np.array(tree.right), np.array(tree.value)
+    node = np.zeros(len(table), dtype=np.int64)
+    rows = np.arange(len(table))
+    for _ in range(_DEPTH):
+        inner = column[node] >= 0
+        goes_left = table[rows, np.maximum(column[node], 0)] <= threshold[node]
+        node = np.where(inner, np.where(goes_left, left[node], right[node]), node)
+    result: FloatArray = value[node]
+    return result

@@ -1,0 +1,122 @@
+"""Which features are worth looking at, given the outputs that are to be told apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from dpaudit.attacks.event_search.features import Feature
+from dpaudit.check import FloatArray
+from dpaudit.outputs import HashArray, Outputs
+
+_COLUMNS = 48
+_ATOMS = 64
+_COMMON = 0.005
+"""Share of outputs from which on a value counts as one that comes back."""
+
+
+def propose(outputs: Outputs, records: Sequence[float] = ()) -> list[Feature]:
+    """Features that vary over these outputs.
+
+    Args:
+        outputs: of both data sets together.
+        records: numbers of the two data sets: an output that contains one of them bit by bit is an event.
+
+    Returns:
+        At most some 300, the more readable ones first.
+    """
+    found = [*_kinds(outputs), *_values(outputs), *_aggregates(outputs), *_words(outputs), *_wholes(outputs)]
+    if records and outputs.paths:
+        found.append(Feature(name="records put out", constants=tuple(dict.fromkeys(records))[:1000]))
+    return found
+
+
+def _kinds(outputs: Outputs) -> list[Feature]:
+    seen = np.unique(outputs.kinds)
+    return [Feature(name="kind", words=(outputs.labels[kind],)) for kind in seen] if seen.size > 1 else []
+
+
+def _words(outputs: Outputs) -> list[Feature]:
+    """Texts that come back."""
+    texts = dict(outputs.vocabulary)
+    return [
+        Feature(name="word", path=path, words=(f"{word:x}",), shown=repr(texts.get(word, "?")))
+        for path in outputs.word_paths
+        for word in _common(outputs.word(path))
+    ]
+
+
+def _wholes(outputs: Outputs) -> list[Feature]:
+    """Whole outputs that come back although others do not."""
+    prints = outputs.fingerprints
+    if not np.any(prints != prints[:1]):
+        return []
+    return [
+        Feature(
+            name="whole output", words=(f"{each:x}",), shown=outputs.row_text(int(np.argmax(prints == each)))
+        )
+        for each in _common(prints)
+    ]
+
+
+def _common(hashes: HashArray) -> list[int]:
+    """Hashes that come back, most frequent first."""
+    values, counts = np.unique(hashes, return_counts=True)
+    often = counts >= max(2, _COMMON * hashes.size)
+    order = np.argsort(-counts[often], kind="stable")[:_ATOMS]
+    return [int(value) for value in values[often][order] if value]
+
+
+def _values(outputs: Outputs) -> list[Feature]:
+    """Thresholds and single values of numbers, the most different columns first."""
+    found = []
+    for column in _varying(outputs.numbers)[:_COLUMNS]:
+        path, numbers = outputs.paths[column], outputs.numbers[:, column]
+        found += [Feature(name="number", path=path), Feature(name="low bit", path=path)]
+        if np.isnan(numbers).any():
+            found.append(Feature(name="is nan", path=path))
+        if np.isinf(numbers).any():
+            found.append(Feature(name="is infinite", path=path))
+        if (numbers == 0).any():
+            found.append(Feature(name="negative zero", path=path))
+        found += [Feature(name="equals", path=path, constants=(value,)) for value in _repeated(numbers)]
+    return found
+
+
+def _varying(numbers: FloatArray) -> list[int]:
+    """Columns that are not constant."""
+    return [j for j in range(numbers.shape[1]) if not _constant(numbers[:, j])]
+
+
+def _constant(column: FloatArray) -> bool:
+    return bool(column.size == 0 or np.array_equal(column, np.full_like(column, column[0]), equal_nan=True))
+
+
+def _repeated(numbers: FloatArray) -> list[float]:
+    """Values that come back although others do not."""
+    finite = numbers[np.isfinite(numbers)]
+    if finite.size < 2:
+        return []
+    head = Counter(finite[:4000].tolist()).most_common(8)
+    return [value for value, count in head if count >= max(2, _COMMON * min(finite.size, 4000))]
+
+
+def _aggregates(outputs: Outputs) -> list[Feature]:
+    """Features of several numbers at once."""
+    if outputs.numbers.shape[1] < 2:
+        return []
+    names = ["sum", "norm", "maximum", "minimum", "place of the maximum", "half contrast", "least low bit"]
+    if np.isnan(outputs.numbers).any():
+        names.append("count of nan")
+    if np.isinf(outputs.numbers).any():
+        names.append("count of infinite")
+    found = [Feature(name=name) for name in names]
+    varying = _varying(outputs.numbers)[:_COLUMNS]
+    pairs = pairwise(varying)
+    found += [Feature(name="difference", words=(outputs.paths[i], outputs.paths[j])) for i, j in pairs]
+    whole = Counter(outputs.numbers[:2000][np.isfinite(outputs.numbers[:2000])].tolist())
+    found += [Feature(name="count of", constants=(v,)) for v, count in whole.most_common(4) if count > 1]
+    return found

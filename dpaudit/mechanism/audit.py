@@ -1,0 +1,301 @@
+"""Audit a release mechanism: search, choose, confirm, judge, and write the witness."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpaudit.check import in_range
+from dpaudit.domains import Domain, parse
+from dpaudit.errors import UsageError
+from dpaudit.mechanism.budget import affordable, budget
+from dpaudit.mechanism.confirmation import CONFIRM_STAGE, Confirmation, confirm
+from dpaudit.mechanism.normality import remark
+from dpaudit.mechanism.pairs import Screen, Tried
+from dpaudit.mechanism.search import Progress, search
+from dpaudit.mechanism.verdicts import judged, strongest
+from dpaudit.mechanism.witness import Witness, witness
+from dpaudit.stats.guarantees import ApproximateDP, Guarantee
+from dpaudit.targets.releases.calls import Call, call_of
+from dpaudit.targets.releases.drawing import Drawer, InlineDrawer, cost
+from dpaudit.targets.releases.randomness import Randomness, Source, randomness
+from dpaudit.targets.releases.workers import WorkerDrawer
+from dpaudit.verdict import Status, Verdict
+
+_WEIGHTS = (0.8, 0.15, 0.05)
+"""How the candidates share alpha: the first is nearly always the one."""
+_CONFIRMS = (1.0, 0.25, 0.25)
+"""Share of the planned outputs that each is confirmed with."""
+_STAGES_EACH = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MechanismAudit:
+    """What was found out about a mechanism.
+
+    Attributes:
+        mechanism: its name.
+        guarantee: the claim.
+        domain: of the data.
+        verdict: REFUTED, NOT REFUTED or INCONCLUSIVE.
+        confirmations: tests on fresh outputs; the first is of the most promising pair.
+        witness: of the strongest one; None where nothing could be tested.
+        notes: what else a user should know.
+        examples: pairs that were tried.
+        outputs: that were drawn in all.
+        alpha: error probability of the verdict.
+        seconds: it took.
+    """
+
+    mechanism: str
+    guarantee: Guarantee
+    domain: str
+    verdict: Verdict
+    confirmations: tuple[Confirmation, ...]
+    witness: Witness | None
+    notes: tuple[str, ...]
+    examples: int
+    outputs: int
+    alpha: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How hard to look.
+
+    Attributes:
+        alpha: error probability of the verdict, over all pairs, directions and events. samples: outputs in
+        all; None for what 20 seconds allow, between 4,000 and a million. examples: pairs of data sets that
+        are tried. seconds: after which no further pair is tried. timeout: seconds for one call. workers:
+        processes to draw in; 0 draws in this one. Batch mechanisms are always called here. seed: of the
+        search and of all outputs. stop_early: whether to end at the first decision, which is what a test
+        wants; otherwise all outputs are
+            drawn on the worst pair, which gives the best bound.
+    """
+
+    alpha: float = 0.01
+    samples: int | None = None
+    examples: int = 100
+    seconds: float = 60.0
+    timeout: float = 10.0
+    workers: int = 0
+    seed: int = 0
+    stop_early: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        in_range("alpha", self.alpha, 0.0, 0.5, open_low=True, open_high=True)
+        in_range("seconds", self.seconds, 0.0, float("inf"))
+        in_range("timeout", self.timeout, 0.0, float("inf"), open_low=True)
+        in_range("seed", self.seed, 0, 2**63)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def audit_mechanism(
+    mechanism: Any,
+    *,
+    epsilon: float | None = None,
+    delta: float | None = None,
+    domain: str | Domain | None = None,
+    guarantee: Guarantee | None = None,
+    inside: bool = False,
+    name: str = "",
+    settings: Settings | None = None,
+    path: Path | None = None,
+    progress: Progress = _silent,
+) -> MechanismAudit:
+    """Try to refute a claim about a mechanism, on pairs and events that are searched for.
+
+    Validity rests on the outputs being independent, whatever the mechanism is.
+
+    Args:
+        mechanism: `f(data, rng)`, `f(data)`, `f(data, size, rng)`, or an object with `sample(data, size,
+        rng)`. epsilon: claimed; by default the mechanism's own `epsilon`. delta: claimed; by default its
+        own `delta`, else 0. domain: of the data, such as "list(float(0, 10))"; by default its own `domain`.
+        guarantee: the claim where it is not (epsilon, delta). inside: whether to leave out records that lie
+        outside of the domain. name: for reports. settings: how hard to look. path: a folder in which a
+        domain's own module lies. progress: is told how far things are.
+
+    Returns:
+        The audit; its verdict is wrong with probability at most alpha if it is REFUTED.
+
+    Raises:
+        UsageError: no claim, no domain, a mechanism that cannot be called, or one that takes none of the
+        data.
+    """
+    start = time.monotonic()
+    settings = settings or Settings()
+    claim = guarantee or _claim(mechanism, epsilon, delta)
+    data = _domain(mechanism, domain, inside, path)
+    call = call_of(mechanism)
+    with ExitStack() as stack:
+
+        def drawer_of(call: Call) -> Drawer:
+            if not settings.workers or call.many:
+                return InlineDrawer(call=call, timeout=settings.timeout)
+            drawer = WorkerDrawer(call, timeout=settings.timeout, workers=settings.workers)
+            return stack.enter_context(drawer)
+
+        first = _first_data(data)
+        source = randomness(call, drawer_of, first)
+        drawer = drawer_of(source.call)
+        screen = Screen(drawer=drawer, guarantee=claim, size=1, root=settings.seed)
+        found = _confirmed(screen, data, settings, cost(drawer, first[0], (settings.seed, 8)), progress)
+        confirmations, notes, examples = found
+        verdict = judged(confirmations, claim, nothing=_nothing(source))
+        title = name or getattr(mechanism, "__qualname__", type(mechanism).__name__)
+        document = _witness(confirmations, screen, title, data, settings, source)
+        notes = tuple(note for note in (source.note, *notes, *_remarks(confirmations, screen)) if note)
+    return MechanismAudit(
+        mechanism=title,
+        guarantee=claim,
+        domain=data.text,
+        verdict=verdict,
+        confirmations=confirmations,
+        witness=document,
+        notes=notes,
+        examples=examples,
+        outputs=screen.drawn,
+        alpha=settings.alpha,
+        seconds=time.monotonic() - start,
+    )
+
+
+def _confirmed(
+    screen: Screen, data: Domain, settings: Settings, each: float, progress: Progress
+) -> tuple[tuple[Confirmation, ...], tuple[str, ...], int]:
+    """Search, then test the candidates in order until one refutes."""
+    plan = budget(settings.samples or affordable(each), examples=settings.examples)
+    screen.size = plan.screen
+    found = search(data, screen, plan, quick=settings.stop_early, seconds=settings.seconds, progress=progress)
+    shares = _WEIGHTS[: len(found.candidates)]
+    confirmations: list[Confirmation] = []
+    for i, (tried, share) in enumerate(zip(found.candidates, shares, strict=True)):
+        confirmation = confirm(
+            tried,
+            screen,
+            size=max(int(plan.confirm * _CONFIRMS[i]), 64),
+            alpha=settings.alpha * share / sum(shares),
+            stop_early=settings.stop_early,
+            stage=CONFIRM_STAGE + i * _STAGES_EACH,
+            progress=progress,
+        )
+        confirmations.append(confirmation)
+        if confirmation.refuted:
+            break
+    return tuple(confirmations), found.notes, found.examples
+
+
+def _claim(mechanism: Any, epsilon: float | None, delta: float | None) -> ApproximateDP:
+    stated = getattr(mechanism, "epsilon", None) if epsilon is None else epsilon
+    if not isinstance(stated, (int, float)):
+        raise UsageError(
+            "Expected a claim, found neither epsilon nor a mechanism that states its own. State epsilon."
+        )
+    known = getattr(mechanism, "delta", 0.0) if delta is None and epsilon is None else delta or 0.0
+    return ApproximateDP(claimed=float(stated), delta=float(known))
+
+
+def _domain(mechanism: Any, domain: str | Domain | None, inside: bool, path: Path | None) -> Domain:
+    if isinstance(domain, Domain):
+        return domain
+    text = domain or getattr(mechanism, "domain", None)
+    if not isinstance(text, str):
+        raise UsageError(
+            "Expected a domain of the data, found none. "
+            "State one such as 'list(float(0, 10))' or 'array(float(0, 1), columns=3)'."
+        )
+    return parse(text, inside=inside, path=path)
+
+
+def _first_data(data: Domain) -> Sequence[Any]:
+    """Some data sets of the domain, to try the mechanism on."""
+    found = [pair.first for pair in data.patterns[:6]]
+    return found or [_any(data)]
+
+
+def _any(data: Domain) -> Any:
+    import hypothesis
+
+    found = hypothesis.find(
+        data.pairs,
+        lambda pair: True,
+        settings=hypothesis.settings(
+            max_examples=1, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+        ),
+    )
+    return found.first
+
+
+def _nothing(source: Randomness) -> str:
+    if source.source is Source.NOWHERE:
+        return "It put out the same on all data that were tried, so that there was nothing to test."
+    return "Nothing told the outputs on any two data sets apart, so that there was nothing to test."
+
+
+def _witness(
+    confirmations: tuple[Confirmation, ...],
+    screen: Screen,
+    name: str,
+    data: Domain,
+    settings: Settings,
+    source: Randomness,
+) -> Witness | None:
+    if not confirmations:
+        return None
+    return witness(
+        strongest(confirmations),
+        screen.guarantee,
+        mechanism=name,
+        domain=data.text,
+        seed=settings.seed,
+        random_state=str(source.source),
+    )
+
+
+def _remarks(confirmations: tuple[Confirmation, ...], screen: Screen) -> list[str]:
+    """What the tested outputs look like, and where the pair lies."""
+    if not confirmations:
+        return []
+    best = strongest(confirmations)
+    notes = [remark(screen.samples(_of(best), 90, 1000), screen.guarantee)]
+    if best.refuted and best.tried.pair.outside:
+        notes.append(
+            "A record of this pair lies outside of the stated domain. "
+            "If none such can reach the mechanism, say so with `inside`."
+        )
+    return notes
+
+
+def _of(confirmation: Confirmation) -> Tried:
+    return confirmation.tried
+
+
+def assert_dp(mechanism: Any, **claim: Any) -> MechanismAudit:
+    """Fail a test unless a mechanism stands up to `audit_mechanism`.
+
+    Args:
+        mechanism: as for `audit_mechanism`.
+        **claim: its other arguments.
+
+    Returns:
+        The audit, if the claim was not refuted.
+
+    Raises:
+        AssertionError: the claim was refuted, or the test had no power to refute it.
+        UsageError: as for `audit_mechanism`.
+    """
+    from dpaudit.mechanism.text import short
+
+    audit = audit_mechanism(mechanism, **claim)
+    if audit.verdict.status is not Status.NOT_REFUTED:
+        raise AssertionError(short(audit))
+    return audit

@@ -1,0 +1,70 @@
+"""How many outputs an audit of a mechanism draws, and on what: decided before the first is judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dpaudit.check import in_range
+
+_FEWEST, _MOST = 4_000, 1_000_000
+_SECONDS = 20.0
+_SMALLEST_SCREEN, _LARGEST_SCREEN = 32, 1_000
+_STEPS = ((16, 1), (5, 4), (2, 16))
+"""Of each round after the screening: how many pairs are left, and with how many parts of the outputs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """A second look at the best pairs.
+
+    Attributes:
+        pairs: how many.
+        size: outputs on each data set.
+    """
+
+    pairs: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Outputs by purpose.
+
+    Attributes:
+        examples: pairs that are tried.
+        screen: outputs on each data set of a pair that is tried.
+        rounds: later looks at fewer pairs.
+        confirm: outputs on each data set with which the last event is tested.
+    """
+
+    examples: int
+    screen: int
+    rounds: tuple[Round, ...]
+    confirm: int
+
+
+def budget(samples: int, *, examples: int) -> Budget:
+    """Divide outputs: a fifth each for trying pairs and for choosing, three fifths for the confirmation.
+
+    Args:
+        samples: outputs over all data sets together.
+        examples: pairs that are tried.
+
+    Raises:
+        UsageError: fewer than 200 outputs, or no example.
+    """
+    in_range("samples", samples, 200, 1e10, remedy="An audit needs some outputs.")
+    in_range("examples", examples, 1, 1e6, remedy="Try at least one pair.")
+    screen = int(samples / 5 / (2 * examples))
+    part = samples / 5 / (2 * sum(pairs * parts for pairs, parts in _STEPS))
+    return Budget(
+        examples=examples,
+        screen=min(max(screen, _SMALLEST_SCREEN), _LARGEST_SCREEN),
+        rounds=tuple(Round(pairs=pairs, size=max(int(part * parts), 64)) for pairs, parts in _STEPS),
+        confirm=max(int(samples * 0.6 / 2), 64),
+    )
+
+
+def affordable(seconds_each: float) -> int:
+    """Outputs that take some 20 seconds, between 4,000 and a million."""
+    return int(min(max(_SECONDS / max(seconds_each, 1e-9), _FEWEST), _MOST))

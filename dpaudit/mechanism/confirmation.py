@@ -1,0 +1,156 @@
+"""Confirm one event, fixed beforehand, on outputs that nobody has seen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dpaudit.attacks.event_search.selection import Choice
+from dpaudit.mechanism.pairs import Screen, Tried, counted, expected_rate
+from dpaudit.mechanism.search import Progress
+from dpaudit.outputs import Outputs, joined
+from dpaudit.stats.event_bets import Pairs, largest_beaten, log_wealth, pairs
+from dpaudit.stats.event_power import detectable
+from dpaudit.stats.event_test import Counts, Line, largest_refuted, p_value, refutes
+from dpaudit.stats.guarantees import ApproximateDP, Guarantee
+
+_BETTING = 0.2
+"""Share of alpha for the bets, which may end the test early; the exact test at the end has the rest."""
+_FIRST_LOOK = 32
+CONFIRM_STAGE = 50
+"""From here on stages draw what is counted as evidence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """The test of one event on one pair.
+
+    Attributes:
+        tried: the pair and its event.
+        counts: on fresh outputs.
+        alpha: error probability of the test and of each bound.
+        line: that the claim allows; fixed before the outputs were drawn.
+        refuted: whether the counts contradict it.
+        lower: lower bound of the claim's parameter.
+        epsilon_lower: lower bound of epsilon at the claim's delta, without assuming anything else.
+        p_value: of the exact test; where the bets ended the test early, of the bets.
+        ceiling: largest bound that this many outputs could have shown.
+        detectable: smallest parameter that is refuted with probability 0.9 on an event as frequent as this
+            one; None if none is.
+        early: whether the bets ended the test.
+    """
+
+    tried: Tried
+    counts: Counts
+    alpha: float
+    line: Line
+    refuted: bool
+    lower: float
+    epsilon_lower: float
+    p_value: float
+    ceiling: float
+    detectable: float | None
+    early: bool
+
+
+def confirm(
+    tried: Tried,
+    screen: Screen,
+    *,
+    size: int,
+    alpha: float,
+    stop_early: bool,
+    stage: int = CONFIRM_STAGE,
+    progress: Progress,
+) -> Confirmation:
+    """Test a chosen event on `size` fresh outputs of each data set, or fewer if the bets decide before.
+
+    Args:
+        tried: pair and event, as chosen; both directions, all events and all pairs were compared before.
+        screen: draws.
+        size: outputs on each data set.
+        alpha: error probability of all that is said here.
+        stop_early: whether to end at the first decision.
+        stage: number of the draws, to which their seeds belong.
+        progress: is told.
+    """
+    choice = tried.choice
+    assert choice is not None
+    guarantee = screen.guarantee
+    at = expected_rate(choice.counts)
+    line = guarantee.line(guarantee.claimed, at)
+    betting = _BETTING * alpha if stop_early else 0.0
+    parts: list[tuple[Outputs, Outputs]] = []
+    looks: list[Pairs] = []
+    done, length, early = 0, _FIRST_LOOK if stop_early else size, False
+    seen = Pairs(hit=0, other=0, both=0, neither=0)
+    while done < size and not early:
+        progress("confirming", done, size)
+        drawn = screen.samples(tried, stage + len(parts), min(length, size - done))
+        parts.append((drawn.first, drawn.second))
+        done, length = done + drawn.first.size, done + drawn.first.size
+        if stop_early:
+            seen = _added(seen, choice, drawn.first, drawn.second)
+            looks.append(seen)
+            early = log_wealth(seen, line) >= -math.log(betting)
+    counts = counted(choice, joined([a for a, _ in parts]), joined([b for _, b in parts]))
+    return _concluded(tried, guarantee, counts, looks, line, at, alpha, betting, early, size)
+
+
+def _added(seen: Pairs, choice: Choice, first: Outputs, second: Outputs) -> Pairs:
+    likelier, other = (second, first) if choice.swapped else (first, second)
+    new = pairs(choice.event.holds(likelier), choice.event.holds(other))
+    return Pairs(
+        hit=seen.hit + new.hit,
+        other=seen.other + new.other,
+        both=seen.both + new.both,
+        neither=seen.neither + new.neither,
+    )
+
+
+def _concluded(
+    tried: Tried,
+    guarantee: Guarantee,
+    counts: Counts,
+    looks: list[Pairs],
+    line: Line,
+    at: float,
+    alpha: float,
+    betting: float,
+    early: bool,
+    size: int,
+) -> Confirmation:
+    """Bounds by the bets and, if the test went to its planned end, by the exact test."""
+    plain = ApproximateDP(claimed=0.0, delta=guarantee.delta)
+
+    def bound(of: Guarantee) -> float:
+        found = 0.0
+        if looks:
+            found = largest_beaten(looks, lambda x: of.line(x, at), betting, most=of.most)
+        if not early:
+            found = max(
+                found, largest_refuted(counts, lambda x: of.line(x, at), alpha - betting, most=of.most)
+            )
+        return found
+
+    lower = bound(guarantee)
+    epsilon = lower if isinstance(guarantee, ApproximateDP) else bound(plain)
+    wealth = max((log_wealth(seen, line) for seen in looks), default=0.0)
+    by_bets = min(1.0, math.exp(-wealth) * alpha / betting) if betting else 1.0
+    exact = 1.0 if early else min(1.0, p_value(counts, line) * alpha / (alpha - betting))
+    best = Counts(hits=size, trials=size, other_hits=0, other_trials=size)
+    return Confirmation(
+        tried=tried,
+        counts=counts,
+        alpha=alpha,
+        line=line,
+        refuted=early or refutes(counts, line, alpha - betting),
+        lower=lower,
+        epsilon_lower=epsilon,
+        p_value=min(by_bets, exact),
+        ceiling=largest_refuted(
+            best, lambda x: guarantee.line(x, 0.5 / size), alpha - betting, most=guarantee.most
+        ),
+        detectable=detectable(guarantee, counts, at, alpha - betting, trials=size),
+        early=early,
+    )

@@ -1,0 +1,167 @@
+"""Pairs of neighbouring data sets that were tried, and what a few outputs on each said."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from dpaudit.attacks.event_search.selection import Choice, Learn, Samples, choose
+from dpaudit.mechanism.encoding import text_of
+from dpaudit.outputs import Outputs
+from dpaudit.stats.event_test import Counts, refutes
+from dpaudit.stats.guarantees import Guarantee
+from dpaudit.strategies import Neighbours
+from dpaudit.targets.releases.drawing import Drawer
+from dpaudit.targets.releases.reading import read
+
+STRONG = 1e-4
+"""Level at which a screened pair counts as found. It is confirmed on fresh outputs all the same."""
+_PROBE = 16
+_SLOW = 2.0
+"""Seconds for a probe beyond which a pair is judged by the probe alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A pair and what was seen of it.
+
+    Attributes:
+        pair: neighbouring data sets.
+        text: the pair as text, by which it is known.
+        choice: the best event; None where nothing told the outputs apart.
+        strong: whether half of the outputs chose an event that the other half refutes the claim by.
+        rejected: why the mechanism does not take these data; empty if it does.
+        noted: what a user should know of this pair.
+    """
+
+    pair: Neighbours[Any]
+    text: str
+    choice: Choice | None = None
+    strong: bool = False
+    rejected: str = ""
+    noted: str = ""
+
+    @property
+    def rated(self) -> float:
+        """Parameter that a cautious reading of the outputs needs; -inf without an event."""
+        return -math.inf if self.choice is None else self.choice.rated
+
+    def key(self, root: int, stage: int, side: int) -> tuple[int, ...]:
+        """Seed of a draw: no two draws of an audit share one."""
+        return (root, stage, crc32(self.text.encode()), side)
+
+
+@dataclass(slots=True)
+class Screen:
+    """Looks at pairs, a few outputs each, and remembers them.
+
+    Attributes:
+        drawer: of the mechanism.
+        guarantee: the claim.
+        size: outputs on each data set.
+        root: seed of the audit.
+        tried: pairs by their text.
+        drawn: outputs so far.
+    """
+
+    drawer: Drawer
+    guarantee: Guarantee
+    size: int
+    root: int
+    tried: dict[str, Tried] = field(default_factory=dict)
+    drawn: int = 0
+
+    def look(self, pair: Neighbours[Any]) -> Tried:
+        """What a few outputs say of a pair; the same answer whenever it is asked for."""
+        text = text_of((pair.first, pair.second))
+        if text not in self.tried:
+            self.tried[text] = self._look(Tried(pair=pair, text=text))
+        return self.tried[text]
+
+    def knows(self, pair: Neighbours[Any]) -> bool:
+        """Whether it was looked at before."""
+        return text_of((pair.first, pair.second)) in self.tried
+
+    def _look(self, new: Tried) -> Tried:
+        start = time.monotonic()
+        probe = self.samples(new, 0, min(_PROBE, self.size))
+        why = _rejects(probe.first) if _rejects(probe.first) == _rejects(probe.second) else ""
+        if why:
+            return Tried(pair=new.pair, text=new.text, rejected=why)
+        checked = _checked(new.pair, probe)
+        if checked:
+            return Tried(pair=new.pair, text=new.text, noted=checked)
+        slow = time.monotonic() - start > _SLOW
+        return self.rate(new, probe if slow else self.samples(new, 1, self.size))
+
+    def samples(self, of: Tried, stage: int, size: int) -> Samples:
+        """Draw outputs on both data sets, under seeds that belong to the stage alone."""
+        self.drawn += 2 * size
+        first = self.drawer.draw(of.pair.first, size, of.key(self.root, stage, 0))
+        second = self.drawer.draw(of.pair.second, size, of.key(self.root, stage, 1))
+        return Samples(first=first, second=second, records=_records(of.pair))
+
+    def rate(self, of: Tried, samples: Samples, *, learn: Learn = Learn.NOTHING) -> Tried:
+        """Choose the best event, and see whether one chosen on half of the outputs holds on the rest."""
+        rng = np.random.default_rng(of.key(self.root, 99, 0))
+        choice = choose(samples, self.guarantee, learn=learn, rng=rng)
+        strong = choice is not None and self._holds(samples)
+        return Tried(pair=of.pair, text=of.text, choice=choice, strong=strong)
+
+    def _holds(self, samples: Samples) -> bool:
+        half, other = samples.first.size // 2, samples.second.size // 2
+        front = Samples(
+            first=samples.first.rows(slice(0, half)),
+            second=samples.second.rows(slice(0, other)),
+            records=samples.records,
+        )
+        choice = choose(front, self.guarantee)
+        if choice is None or choice.rated <= self.guarantee.claimed:
+            return False
+        back = (samples.first.rows(slice(half, None)), samples.second.rows(slice(other, None)))
+        line = self.guarantee.line(self.guarantee.claimed, expected_rate(choice.counts))
+        return refutes(counted(choice, *back), line, STRONG)
+
+
+def counted(choice: Choice, first: Outputs, second: Outputs) -> Counts:
+    """How often a chosen event happened on these outputs."""
+    likelier, other = (second, first) if choice.swapped else (first, second)
+    return Counts(
+        hits=int(choice.event.holds(likelier).sum()),
+        trials=likelier.size,
+        other_hits=int(choice.event.holds(other).sum()),
+        other_trials=other.size,
+    )
+
+
+def expected_rate(counts: Counts) -> float:
+    """Probability to expect of an event on the neighbour, never 0."""
+    return (counts.other_hits + 0.5) / (counts.other_trials + 1.0)
+
+
+def _rejects(outputs: Outputs) -> str:
+    """The exception that every output was; empty if some were outputs."""
+    labels = {outputs.labels[kind] for kind in np.unique(outputs.kinds)}
+    alike = len(labels) == 1 and next(iter(labels)).startswith("raised ")
+    message = next((text for _, text in outputs.vocabulary), "")
+    return f"{next(iter(labels)).removeprefix('raised ')}: {message}" if alike else ""
+
+
+def _checked(pair: Neighbours[Any], probe: Samples) -> str:
+    """A mechanism that refuses a record which lies outside of its domain does what it should."""
+    raised = [part for part in (probe.first, probe.second) if _rejects(part)]
+    if not pair.outside or not raised:
+        return ""
+    return f"refuses records outside of the stated domain ({_rejects(raised[0])})"
+
+
+def _records(pair: Neighbours[Any]) -> tuple[float, ...]:
+    """Numbers in both data sets that are no whole ones: those would be put out by chance."""
+    numbers = read([pair.first, pair.second]).numbers.ravel()
+    found = numbers[np.isfinite(numbers) & (numbers != np.round(numbers))]
+    return tuple(float(value) for value in np.unique(found)[:1000])

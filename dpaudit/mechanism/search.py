@@ -1,0 +1,174 @@
+"""Hypothesis as the search engine: neighbouring data sets on which the outputs differ most.
+
+A test body that asks "do a few outputs refute the claim?" is what Hypothesis is made for: `target()` leads
+it to worse pairs, and its shrinking makes the pair small. Outputs are drawn under seeds that derive from
+the pair, so that the body is a function of its example and no example is flaky. Nothing that is seen here
+counts as evidence.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import hypothesis
+
+from dpaudit.attacks.event_search.selection import Learn
+from dpaudit.domains import Domain
+from dpaudit.errors import UsageError
+from dpaudit.mechanism.budget import Budget
+from dpaudit.mechanism.pairs import Screen, Tried
+from dpaudit.strategies import Neighbours
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+_SHRINKING = 4
+"""How many times as many pairs as planned may be tried where one is being made smaller."""
+
+
+class _Found(Exception):
+    """Raised inside the test body so that Hypothesis shrinks the example."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """What the search came to.
+
+    Attributes:
+        candidates: pairs to confirm, the most promising first.
+        examples: how many pairs were tried.
+        notes: what the mechanism did with some of them.
+    """
+
+    candidates: tuple[Tried, ...]
+    examples: int
+    notes: tuple[str, ...]
+
+
+def search(
+    domains: Sequence[Domain],
+    screen: Screen,
+    budget: Budget,
+    *,
+    quick: bool,
+    seconds: float,
+    progress: Progress,
+    n_candidates: int = 3,
+) -> Searched:
+    """Find the pairs to confirm.
+
+    Args:
+        domains: of the data; the next one is searched where nothing was found in the one before.
+        screen: looks at pairs.
+        budget: of outputs.
+        quick: whether the first pair that refutes the claim clearly is enough; else the worst is looked for.
+        seconds: after which no further pair is tried.
+        progress: is told.
+        n_candidates: at most so many.
+
+    Raises:
+        UsageError: the mechanism takes none of the data.
+    """
+    found = None
+    for i, domain in enumerate(domains):
+        # A record that the domain does not have is a weaker reason: such pairs come last.
+        share = replace(budget, examples=-(-budget.examples // len(domains)) * (i + 1))
+        end = time.monotonic() + seconds / len(domains)
+        found = _patterns(domain, screen, share, quick, end, progress)
+        if found is None:
+            found = _generated(domain, screen, share, quick, end, progress)
+        if found is not None:
+            break
+    tried = list(screen.tried.values())
+    _refuse_if_rejected(tried)
+    if found is not None and quick:
+        candidates: tuple[Tried, ...] = (found,)
+    else:
+        candidates = _narrowed(screen, budget, n_candidates, progress)
+    notes = dict.fromkeys(each.noted for each in tried if each.noted)
+    return Searched(candidates=candidates, examples=len(tried), notes=tuple(notes))
+
+
+def _patterns(
+    domain: Domain, screen: Screen, budget: Budget, quick: bool, end: float, progress: Progress
+) -> Tried | None:
+    """Pairs that are known to break mechanisms; stops at the first that does, if that is enough."""
+    for i, pair in enumerate(domain.patterns):
+        if time.monotonic() > end:
+            break
+        progress("trying pairs", i, budget.examples)
+        tried = screen.look(pair)
+        if tried.strong and quick:
+            return tried
+    return None
+
+
+def _generated(
+    domain: Domain, screen: Screen, budget: Budget, quick: bool, end: float, progress: Progress
+) -> Tried | None:
+    """Pairs that Hypothesis draws; the smallest one that refutes the claim clearly, if any does."""
+    failing: list[Tried] = []
+
+    @hypothesis.settings(
+        max_examples=max(1, budget.examples - len(screen.tried)),
+        database=None,
+        deadline=None,
+        derandomize=False,
+        report_multiple_bugs=False,
+        verbosity=hypothesis.Verbosity.quiet,
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.target, hypothesis.Phase.shrink),
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.seed(screen.root)
+    @hypothesis.given(domain.pairs)
+    def refuted_by(pair: Neighbours[Any]) -> None:
+        over = time.monotonic() > end or len(screen.tried) >= _SHRINKING * budget.examples
+        if over and not screen.knows(pair):
+            return
+        tried = screen.look(pair)
+        progress("trying pairs", min(len(screen.tried), budget.examples), budget.examples)
+        if math.isfinite(tried.rated):
+            hypothesis.target(tried.rated)
+        if tried.strong and quick:
+            failing.append(tried)
+            raise _Found
+
+    try:
+        refuted_by()
+    except _Found:
+        return failing[-1]
+    return None
+
+
+def _refuse_if_rejected(tried: list[Tried]) -> None:
+    """Say so where the mechanism takes none of the data; with `outside` records it need not."""
+    inside = [each for each in tried if not each.pair.outside]
+    rejected = [each for each in inside if each.rejected]
+    if inside and len(rejected) == len(inside):
+        raise UsageError(
+            f"Expected a mechanism that takes data of this domain, found that it raised on all {len(inside)} "
+            f"pairs: {rejected[0].rejected[:200]}. Give it the domain that it is made for."
+        )
+
+
+def _narrowed(screen: Screen, budget: Budget, n_candidates: int, progress: Progress) -> tuple[Tried, ...]:
+    """Successive halving (Karnin, Koren & Somekh 2013): fewer pairs, more outputs on each."""
+    # Of pairs that look alike the simplest to read comes first.
+    left = sorted(screen.tried.values(), key=lambda tried: (-tried.rated, len(tried.text)))
+    left = [tried for tried in left if tried.choice is not None]
+    total = sum(min(r.pairs, len(left)) for r in budget.rounds)
+    done = 0
+    for stage, each in enumerate(budget.rounds, start=2):
+        looked = []
+        for tried in left[: each.pairs]:
+            progress("choosing the event", done, total)
+            learn = Learn.ALL if each is budget.rounds[-1] else Learn.LINEAR
+            looked.append(screen.rate(tried, screen.samples(tried, stage, each.size), learn=learn))
+            done += 1
+        left = sorted(looked, key=lambda tried: -tried.rated)
+    return tuple(tried for tried in left[:n_candidates] if tried.choice is not None)

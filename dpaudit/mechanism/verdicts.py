@@ -1,0 +1,111 @@
+"""From confirmations to a verdict, in words."""
+
+from __future__ import annotations
+
+import math
+
+from dpaudit.mechanism.confirmation import Confirmation
+from dpaudit.stats.guarantees import ApproximateDP, GaussianDP, Guarantee, SeveralDP
+from dpaudit.verdict import Status, Verdict
+
+
+def judged(confirmations: tuple[Confirmation, ...], guarantee: Guarantee, *, nothing: str) -> Verdict:
+    """Judge a claim.
+
+    Args:
+        confirmations: of the candidates, in order; each at its own share of alpha.
+        guarantee: the claim.
+        nothing: what to say where no event could be tested.
+    """
+    if not confirmations:
+        return Verdict(status=Status.INCONCLUSIVE, reason=nothing)
+    best = strongest(confirmations)
+    lower = max(each.lower for each in confirmations)
+    if best.refuted:
+        return Verdict(
+            status=Status.REFUTED,
+            reason=_refuted(best, guarantee),
+            epsilon_lower=best.epsilon_lower,
+            decided_by="event search",
+        )
+    shown = f"{guarantee.symbol} is at least {lower:.4g}" if lower else "nothing was shown to leak"
+    if best.ceiling <= guarantee.claimed or best.detectable is None:
+        return Verdict(
+            status=Status.INCONCLUSIVE,
+            reason=(
+                f"{best.counts.trials:,} outputs on each data set cannot show more than {best.ceiling:.4g}, where "
+                f"{guarantee.claimed:.4g} is claimed: {shown}. Raise samples."
+            ),
+            epsilon_lower=best.epsilon_lower,
+        )
+    return Verdict(
+        status=Status.NOT_REFUTED,
+        reason=(
+            f"On the pair and event that looked worst, {shown} where {guarantee.words()} is claimed. "
+            f"The same test would have caught {_factor(best, guarantee)} with probability 0.9."
+        ),
+        epsilon_lower=best.epsilon_lower,
+    )
+
+
+def strongest(confirmations: tuple[Confirmation, ...]) -> Confirmation:
+    """One that refutes, else the one with the largest bound."""
+    return max(confirmations, key=lambda each: (each.refuted, each.lower))
+
+
+def _factor(of: Confirmation, guarantee: Guarantee) -> str:
+    caught = of.detectable
+    assert caught is not None
+    if guarantee.claimed > 0:
+        return f"{caught / guarantee.claimed:.3g} times the claim ({guarantee.symbol} {caught:.4g})"
+    return f"{guarantee.symbol} {caught:.4g}"
+
+
+def _refuted(by: Confirmation, guarantee: Guarantee) -> str:
+    counts = by.counts
+    share, other = counts.hits / counts.trials, counts.other_hits / counts.other_trials
+    allowed = min(by.line.slope * other + by.line.intercept, 1.0)
+    start = f"{guarantee.symbol} is at least {by.lower:.4g} where {guarantee.words()} is claimed"
+    seen = (
+        f"an event that happens {_often(counts.other_hits, counts.other_trials)} on one data set may happen in "
+        f"at most {allowed:.4g} of the outputs on its neighbour, and happens in {share:.4g}"
+    )
+    return f"{start}: {seen} (p {_p(by.p_value)}).{_elsewhere(by, guarantee)}{_reading(by, guarantee)}"
+
+
+def _often(hits: int, trials: int) -> str:
+    return f"in {hits / trials:.4g} of the outputs" if hits else f"in none of {trials:,} outputs"
+
+
+def _p(value: float) -> str:
+    return f"= {value:.2g}" if value > 1e-99 else "< 1e-99"
+
+
+def _elsewhere(by: Confirmation, guarantee: Guarantee) -> str:
+    """At which point of the claimed curve, where the claim is a curve."""
+    if isinstance(guarantee, ApproximateDP):
+        return ""
+    epsilon = math.log(by.line.slope)
+    if isinstance(guarantee, (GaussianDP, SeveralDP)) and by.line.intercept >= 0:
+        return (
+            f" It breaks the claimed curve at epsilon {epsilon:.4g}, where the claim allows a delta of "
+            f"{by.line.intercept:.3g}."
+        )
+    return ""
+
+
+def _reading(by: Confirmation, guarantee: Guarantee) -> str:
+    """What sort of fault the event speaks of, where the event tells."""
+    choice = by.tried.choice
+    assert choice is not None
+    name = getattr(choice.event.feature, "name", "")
+    if name in ("low bit", "least low bit", "negative zero"):
+        return (
+            " The event looks at the last bits of a float, which floating-point noise does not hide "
+            "(Mironov 2012): use a mechanism on a grid, such as a discrete or a snapping one."
+        )
+    if name == "records put out":
+        return " Records come out bit by bit."
+    if name == "kind":
+        return " What sort of thing comes out, such as an exception, depends on one record."
+    return ""

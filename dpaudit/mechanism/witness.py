@@ -1,0 +1,218 @@
+"""A witness: two neighbouring data sets and an event, written down so that anybody can count again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from dpaudit import __version__
+from dpaudit.attacks.event_search.events import Event
+from dpaudit.errors import UsageError
+from dpaudit.mechanism.confirmation import Confirmation
+from dpaudit.mechanism.encoding import decode, encode
+from dpaudit.stats.guarantees import ApproximateDP, GaussianDP, Guarantee, RenyiDP, SeveralDP
+from dpaudit.store import write_atomic
+
+SCHEMA_VERSION = 1
+_KINDS: dict[str, type[Any]] = {
+    "approximate": ApproximateDP,
+    "several": SeveralDP,
+    "gaussian": GaussianDP,
+    "renyi": RenyiDP,
+}
+_LARGEST = 50_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """What to draw, what to count, and what was counted.
+
+    Attributes:
+        schema_version: of this document.
+        mechanism: name by which it is imported, or text of what was passed.
+        claim_kind: "approximate", "several", "gaussian" or "renyi".
+        claim: its fields.
+        domain: of the data.
+        adjacency: between the data sets.
+        outside: whether a record lies outside of the domain.
+        likelier: data set, encoded, on which the event is likelier.
+        other: its neighbour, encoded.
+        event: what is counted.
+        event_words: the same for a reader.
+        hits: on the likelier data set.
+        other_hits: on the neighbour.
+        trials: outputs on the likelier data set.
+        other_trials: outputs on the neighbour.
+        alpha: of the test.
+        lower: lower bound of the claim's parameter.
+        epsilon_lower: lower bound of epsilon at the claim's delta.
+        p_value: of the test.
+        seed: of the audit.
+        random_state: where the mechanism's randomness came from.
+        versions: of what ran.
+        created: when, UTC.
+    """
+
+    schema_version: int
+    mechanism: str
+    claim_kind: str
+    claim: dict[str, Any]
+    domain: str
+    adjacency: str
+    outside: bool
+    likelier: Any
+    other: Any
+    event: Event
+    event_words: str
+    hits: int
+    other_hits: int
+    trials: int
+    other_trials: int
+    alpha: float
+    lower: float
+    epsilon_lower: float
+    p_value: float
+    seed: int
+    random_state: str
+    versions: dict[str, str]
+    created: str
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """The claim.
+
+        Raises:
+            UsageError: it is none.
+        """
+        if self.claim_kind not in _KINDS:
+            raise UsageError(f"Expected a kind of claim among {sorted(_KINDS)}, found {self.claim_kind!r}.")
+        fields = {k: tuple(map(tuple, v)) if k == "points" else v for k, v in self.claim.items()}
+        try:
+            made: Guarantee = _KINDS[self.claim_kind](**fields)
+        except TypeError as error:
+            raise UsageError(f"Expected a {self.claim_kind} claim, found {fields!r}: {error}.") from None
+        return made
+
+    def data(self) -> tuple[Any, Any]:
+        """The likelier data set and its neighbour.
+
+        Raises:
+            UsageError: they are no plain data, so that they were only written as text.
+        """
+        return decode(self.likelier), decode(self.other)
+
+    def save(self, path: Path) -> None:
+        """Write JSON, at once or not at all."""
+        document = _ADAPTER.dump_python(self, mode="python")
+        write_atomic(path, json.dumps(_readable(document), indent=1).encode())
+
+
+_ADAPTER: TypeAdapter[Witness] = TypeAdapter(Witness)
+
+
+def witness(
+    confirmation: Confirmation,
+    guarantee: Guarantee,
+    *,
+    mechanism: str,
+    domain: str,
+    seed: int,
+    random_state: str,
+) -> Witness:
+    """Write a confirmation down."""
+    choice, pair = confirmation.tried.choice, confirmation.tried.pair
+    assert choice is not None
+    likelier, other = (pair.second, pair.first) if choice.swapped else (pair.first, pair.second)
+    counts = confirmation.counts
+    kind = next(name for name, made in _KINDS.items() if isinstance(guarantee, made))
+    return Witness(
+        schema_version=SCHEMA_VERSION,
+        mechanism=mechanism,
+        claim_kind=kind,
+        claim=asdict(guarantee),  # type: ignore[call-overload]
+        domain=domain,
+        adjacency=str(pair.adjacency),
+        outside=pair.outside,
+        likelier=encode(likelier),
+        other=encode(other),
+        event=choice.event,
+        event_words=choice.event.words(),
+        hits=counts.hits,
+        other_hits=counts.other_hits,
+        trials=counts.trials,
+        other_trials=counts.other_trials,
+        alpha=confirmation.alpha,
+        lower=confirmation.lower,
+        epsilon_lower=confirmation.epsilon_lower,
+        p_value=confirmation.p_value,
+        seed=seed,
+        random_state=random_state,
+        versions=_versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in ("numpy", "scipy", "scikit-learn", "hypothesis")}
+    return {"dpaudit": __version__, "python": platform.python_version(), **found}
+
+
+def load(path: Path) -> Witness:
+    """Read a witness; nothing in it is executed.
+
+    Raises:
+        UsageError: missing, too large, not JSON, of a newer schema, or not a witness.
+    """
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise UsageError(f"Expected a witness of at most {_LARGEST:,} bytes at {path}, found more.")
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(
+            f"Expected a witness at {path}, found nothing. `dpaudit mechanism` writes one."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"Expected {path} to be a JSON witness, found: {error}.") from None
+    number = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(number, int) or number > SCHEMA_VERSION:
+        raise UsageError(
+            f"Expected schema_version<={SCHEMA_VERSION} in {path}, found {number!r}. "
+            "It is no witness, or was written by a newer dpaudit."
+        )
+    try:
+        return _ADAPTER.validate_python(_unreadable(document))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"Expected a complete witness in {path}, found at {where}: {first['msg']}."
+        ) from None
+
+
+def _readable(value: Any) -> Any:
+    """Infinities and NaN, for which JSON has no word, as their texts."""
+    if isinstance(value, dict):
+        return {key: _readable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_readable(item) for item in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return {"$": "float", "value": repr(value)}
+    return value
+
+
+def _unreadable(value: Any) -> Any:
+    """The reverse, except in data, which have their own decoding."""
+    if isinstance(value, dict):
+        if value.keys() == {"$", "value"} and value["$"] == "float" and isinstance(value["value"], str):
+            return float(value["value"])
+        return {k: v if k in ("likelier", "other") else _unreadable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_unreadable(item) for item in value]
+    return value

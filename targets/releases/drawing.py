@@ -1,0 +1,165 @@
+"""Draw outputs: one random state each, in this process or in workers, and never longer than allowed.
+
+A mechanism that raises, hangs or takes its process down has put out just that: it is an output like others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+
+from dpaudit.errors import UsageError
+from dpaudit.outputs import Outputs, joined
+from dpaudit.targets.releases.calls import Call, fresh
+from dpaudit.targets.releases.reading import OUT_OF_TIME, Failure, read, read_array
+
+Key = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Consecutive outputs of one draw.
+
+    Attributes:
+        key: of the draw; with the number of an output it makes the seed of that output.
+        start: number of the first output.
+        stop: one more than that of the last.
+    """
+
+    key: Key
+    start: int
+    stop: int
+
+
+class Drawer(Protocol):
+    """Draws independent outputs."""
+
+    def draw(self, data: Any, size: int, key: Key) -> Outputs:
+        """Put out `size` outputs on `data`; the same for the same key, as far as the mechanism allows."""
+        ...
+
+
+class _OutOfTime(BaseException):
+    """Raised inside a call; no `except Exception` of the mechanism's own catches it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InlineDrawer:
+    """Draws in this process.
+
+    Attributes:
+        call: the mechanism.
+        timeout: seconds for one call; holds in the main thread, and only where Python runs.
+    """
+
+    call: Call
+    timeout: float = 10.0
+
+    def draw(self, data: Any, size: int, key: Key) -> Outputs:
+        """See `Drawer`."""
+        return outputs_of(self.call, data, Stretch(key=key, start=0, stop=size), self.timeout)
+
+
+def outputs_of(call: Call, data: Any, stretch: Stretch, timeout: float) -> Outputs:
+    """The outputs of a stretch, one after another or, where the mechanism can, in one call."""
+    with _quiet():
+        if call.many:
+            return _many(call, data, stretch, timeout)
+        numbers = range(stretch.start, stretch.stop)
+        return read([_one(call, data, (*stretch.key, i), timeout) for i in numbers])
+
+
+def _one(call: Call, data: Any, seed: Key, timeout: float, size: int | None = None) -> Any:
+    """One call; what it raises is what it put out."""
+    try:
+        with _alarm(timeout):
+            return call(fresh(data), seed, size)
+    except _OutOfTime:
+        return OUT_OF_TIME
+    except (Exception, SystemExit) as error:
+        return Failure(label=f"raised {type(error).__name__}", message=str(error))
+
+
+def _many(call: Call, data: Any, stretch: Stretch, timeout: float) -> Outputs:
+    """One call for all outputs; if it fails, one call for each, since only one of them may have failed."""
+    size = stretch.stop - stretch.start
+    found = _one(call, data, (*stretch.key, stretch.start), timeout * max(1.0, size**0.5), size)
+    if isinstance(found, Failure):
+        return _each(call, data, stretch, timeout)
+    values = found if isinstance(found, np.ndarray) else list(found)
+    if len(values) != size:
+        raise UsageError(
+            f"Expected {size} outputs of one call, found {len(values)}. "
+            "Return them along the first axis, or leave out the size and return one."
+        )
+    return read_array(values) if isinstance(values, np.ndarray) else read(values)
+
+
+def _each(call: Call, data: Any, stretch: Stretch, timeout: float) -> Outputs:
+    found = [_one(call, data, (*stretch.key, i), timeout, 1) for i in range(stretch.start, stretch.stop)]
+    return read([each if isinstance(each, Failure) else each[0] for each in found])
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Interrupt what takes longer; without effect outside of the main thread, or without alarms."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise _OutOfTime
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what a mechanism prints, thousands of times over, off the terminal."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(_Nowhere()), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
+
+
+class _Nowhere(io.TextIOBase):
+    """A text stream that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def cost(drawer: Drawer, data: Any, key: Key) -> float:
+    """Seconds per output, measured on a few."""
+    start, size = time.perf_counter(), 1
+    while True:
+        drawer.draw(data, size, (*key, size))
+        spent = time.perf_counter() - start
+        if spent > 0.05 or size >= 256:
+            return max(spent / (2 * size - 1), 1e-8)
+        size *= 2
+
+
+def pieces(size: int, key: Key, length: int) -> Sequence[Stretch]:
+    """A draw in stretches of at most so many outputs."""
+    return [Stretch(key=key, start=start, stop=min(start + length, size)) for start in range(0, size, length)]
+
+
+def together(parts: Sequence[Outputs]) -> Outputs:
+    """Stretches in their order."""
+    return joined(parts)
