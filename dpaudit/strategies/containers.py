@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from dpaudit.check import in_range
 from dpaudit.claim import Adjacency
 from dpaudit.errors import UsageError
 from dpaudit.strategies.elements import Element, as_array, as_rows, element, joint, record, repeated
-from dpaudit.strategies.neighbours import Neighbours
+from dpaudit.strategies.neighbours import Neighbours, fresh
 from dpaudit.strategies.numbers import numbers
 
 S = TypeVar("S")
@@ -51,7 +50,7 @@ def neighbouring_lists(
         replaced = adjacency is Adjacency.REPLACE_ONE
         other = one.another(new, other)
         made = Neighbours(
-            first=deepcopy([*rest[:index], other, *rest[index:]] if replaced else rest),
+            first=fresh([*rest[:index], other, *rest[index:]] if replaced else rest),
             second=longer,
             index=index,
             adjacency=adjacency,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dpaudit.check import in_range
+from dpaudit.strategies.neighbours import fresh
 from dpaudit.strategies.numbers import INT64, finite_floats, special_floats, special_integers
 from dpaudit.strategies.texts import special_texts
 
@@ -25,7 +25,7 @@ S = TypeVar("S")
 
 def repeated(value: S, count: int) -> list[S]:
     """Return a list of copies, so that code which changes one record does not change the others."""
-    return [deepcopy(value) for _ in range(count)]
+    return [fresh(value) for _ in range(count)]
 
 
 def differs(one: object, other: object) -> bool:
