@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from dpaudit.check import in_range
 from dpaudit.claim import Adjacency
 from dpaudit.errors import UsageError
-from dpaudit.strategies.elements import Element, as_array, as_rows, element, joint, record, repeated
+from dpaudit.strategies.elements import Element, as_array, as_rows, element, record, repeated, uniform
 from dpaudit.strategies.neighbours import Neighbours, fresh
 from dpaudit.strategies.numbers import numbers
 
@@ -83,7 +83,7 @@ def neighbouring_arrays(
         max_size: greatest number of rows of the larger array.
     """
     number = element(numbers(0.0, 1.0) if elements is None else elements)
-    row = number if columns is None else joint([number] * columns)
+    row = number if columns is None else uniform(number, columns)
 
     convert = as_array_of(row, dtype)
     pairs = neighbouring_lists(row, adjacency=adjacency, min_size=min_size, max_size=max_size)

@@ -138,6 +138,8 @@ ELEMENTS = {
     "joint": joint([real(0, 1), integer(0, 5), texts(2)]),
     "record": record({"a": real(0, 1), "b": category(1, 2)}),
     "vector": vector(real(0, 1), 3),
+    "long vector": vector(integer(0, 5), 40),
+    "long text vector": vector(texts(3), 20),
 }
 
 
