@@ -33,6 +33,7 @@ from dpaudit.strategies import (
     vector,
 )
 from dpaudit.strategies.containers import as_array_of, frame_of, table
+from dpaudit.strategies.elements import uniform
 
 MOST = 100_000
 """The largest size of anything in a domain; a domain is for drawing, not for filling memory."""
@@ -206,7 +207,7 @@ def _array(
 ) -> Built:
     one = part("the element of array", element)
     if columns is not None:
-        one = joint([one] * whole("columns", columns, 1, MOST_COLUMNS))
+        one = uniform(one, whole("columns", columns, 1, MOST_COLUMNS))
     return _rows_of(wanted, one, _sizes(min_size, max_size), as_array_of(one), "arrays")
 
 

@@ -9,6 +9,9 @@ from dpaudit.check import FloatArray, in_range
 from dpaudit.claim import Adjacency
 from dpaudit.strategies.neighbours import Neighbours
 
+DRAWN = 100
+"""Answers that are drawn one by one; further ones repeat them, for Hypothesis gives up on thousands."""
+
 
 def answer_patterns(
     dimension: int, movable: int | None = None, sensitivity: float = 1.0
@@ -72,15 +75,16 @@ def neighbouring_answers(
     patterns = answer_patterns(dimension, movable, sensitivity)
     at_most = dimension if movable is None else min(movable, dimension)
     steps = st.sampled_from((-1.0, 1.0, 0.0)) | st.floats(-1.0, 1.0)
-    moves = st.lists(steps, min_size=at_most, max_size=at_most)
-    flat = st.just([1.0] * dimension)
-    bases = st.lists(st.floats(-10.0, 10.0), min_size=dimension, max_size=dimension)
+    drawn, shifted = min(dimension, DRAWN), min(at_most, DRAWN)
+    moves = st.lists(steps, min_size=shifted, max_size=shifted)
+    flat = st.just([1.0])
+    bases = st.lists(st.floats(-10.0, 10.0), min_size=drawn, max_size=drawn)
 
     def pair(base: list[float], move: list[float], start: int) -> Neighbours[FloatArray]:
-        first = np.array(base) * sensitivity
+        first = np.resize(base, dimension) * sensitivity
         second = first.copy()
         where = (start + np.arange(at_most)) % dimension
-        second[where] += np.array(move) * sensitivity
+        second[where] += np.resize(move, at_most) * sensitivity
         return Neighbours(first=first, second=second, index=start, adjacency=Adjacency.REPLACE_ONE)
 
     starts = st.integers(0, dimension - 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,8 +13,8 @@ from numpy.typing import DTypeLike, NDArray
 from dpaudit.check import in_range
 from dpaudit.claim import Adjacency
 from dpaudit.errors import UsageError
-from dpaudit.strategies.elements import Element, as_array, as_rows, element, joint, record, repeated
-from dpaudit.strategies.neighbours import Neighbours
+from dpaudit.strategies.elements import Element, as_array, as_rows, element, record, repeated, uniform
+from dpaudit.strategies.neighbours import Neighbours, fresh
 from dpaudit.strategies.numbers import numbers
 
 S = TypeVar("S")
@@ -51,7 +50,7 @@ def neighbouring_lists(
         replaced = adjacency is Adjacency.REPLACE_ONE
         other = one.another(new, other)
         made = Neighbours(
-            first=deepcopy([*rest[:index], other, *rest[index:]] if replaced else rest),
+            first=fresh([*rest[:index], other, *rest[index:]] if replaced else rest),
             second=longer,
             index=index,
             adjacency=adjacency,
@@ -84,7 +83,7 @@ def neighbouring_arrays(
         max_size: greatest number of rows of the larger array.
     """
     number = element(numbers(0.0, 1.0) if elements is None else elements)
-    row = number if columns is None else joint([number] * columns)
+    row = number if columns is None else uniform(number, columns)
 
     convert = as_array_of(row, dtype)
     pairs = neighbouring_lists(row, adjacency=adjacency, min_size=min_size, max_size=max_size)

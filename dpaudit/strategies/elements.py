@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -17,15 +17,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dpaudit.check import in_range
+from dpaudit.strategies.neighbours import fresh
 from dpaudit.strategies.numbers import INT64, finite_floats, special_floats, special_integers
 from dpaudit.strategies.texts import special_texts
 
 S = TypeVar("S")
 
+SHORT = 16
+"""Values of the longest row that is drawn value by value; Hypothesis gives up on thousands of choices."""
+
 
 def repeated(value: S, count: int) -> list[S]:
     """Return a list of copies, so that code which changes one record does not change the others."""
-    return [deepcopy(value) for _ in range(count)]
+    return [fresh(value) for _ in range(count)]
 
 
 def differs(one: object, other: object) -> bool:
@@ -180,25 +184,43 @@ def joint(parts: Sequence[Element[Any]]) -> Element[tuple[Any, ...]]:
     """Tuples of one value of each part; outside: one of the values is."""
     odd = [st.tuples(st.just(i), part.outside) for i, part in enumerate(parts) if part.outside is not None]
     inside = st.tuples(*(part.inside for part in parts))
-
-    def put(base: tuple[Any, ...], at: tuple[int, Any]) -> tuple[Any, ...]:
-        return (*base[: at[0]], at[1], *base[at[0] + 1 :])
-
     edges: tuple[tuple[Any, ...], ...] = ()
     if all(part.edges for part in parts):
         edges = (tuple(part.edges[0] for part in parts), tuple(part.edges[-1] for part in parts))
     dtypes = {part.array_dtype for part in parts}
     return Element(
         inside=inside,
-        outside=st.builds(put, inside, st.one_of(odd)) if odd else None,
+        outside=st.builds(_put, inside, st.one_of(odd)) if odd else None,
         contains=lambda value: all(part.contains(v) for part, v in zip(parts, value, strict=True)),
         edges=edges,
         strange=tuple(
-            put(edges[0], (i, part.strange[0])) for i, part in enumerate(parts) if part.strange and edges
+            _put(edges[0], (i, part.strange[0])) for i, part in enumerate(parts) if part.strange and edges
         )[:3],
         dtype="object" if "object" in dtypes else str(np.result_type(*dtypes)),
         width=len(parts),
         summary=f"({', '.join(_shared(parts))})",
+    )
+
+
+def uniform(part: Element[Any], length: int) -> Element[tuple[Any, ...]]:
+    """Tuples of `length` values of one part; long ones repeat a few values, save one of them."""
+    if length <= SHORT:
+        return joint([part] * length)
+    few = st.lists(part.inside, min_size=1, max_size=SHORT // 2)
+    inside = few.map(lambda values: tuple(islice(cycle(values), length)))
+    at = st.integers(0, length - 1)
+    outside = None if part.outside is None else st.builds(_put, inside, st.tuples(at, part.outside))
+    ends = part.edges if len(part.edges) < 2 else (part.edges[0], part.edges[-1])
+    edges = tuple((edge,) * length for edge in ends)
+    return Element(
+        inside=st.one_of(inside, st.builds(_put, inside, st.tuples(at, part.inside))),
+        outside=outside,
+        contains=lambda value: all(map(part.contains, value)),
+        edges=edges,
+        strange=tuple(_put(edges[0], (0, odd)) for odd in part.strange[:3]) if edges else (),
+        dtype=part.array_dtype,
+        width=length,
+        summary=f"({length} times {part.summary})",
     )
 
 
@@ -236,7 +258,7 @@ def record(fields: Mapping[str, st.SearchStrategy[Any] | Element[Any]]) -> Eleme
 def vector(part: Element[Any], length: int) -> Element[NDArray[Any]]:
     """Arrays (length,) of values of one part; outside: one of the values is."""
     made = converted(
-        joint([part] * length), lambda row: as_array(row, part.dtype), lambda row: tuple(row.tolist())
+        uniform(part, length), lambda row: as_array(row, part.dtype), lambda row: tuple(row.tolist())
     )
     return replace(made, dtype="object", summary=f"an array ({length},) of {part.summary}")
 
@@ -257,6 +279,10 @@ def as_rows(records: Sequence[Any], dtype: str, width: int | None) -> NDArray[An
     if width is None:
         return as_array(records, dtype)
     return as_array([value for row in records for value in row], dtype).reshape(-1, width)
+
+
+def _put(base: tuple[Any, ...], at: tuple[int, Any]) -> tuple[Any, ...]:
+    return (*base[: at[0]], at[1], *base[at[0] + 1 :])
 
 
 def _ends(low: float, high: float) -> tuple[float, ...]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 from dpaudit.claim import Adjacency
 from dpaudit.strategies.elements import Element, differs, repeated
-from dpaudit.strategies.neighbours import Neighbours, both_orders
+from dpaudit.strategies.neighbours import Neighbours, both_orders, fresh
 from dpaudit.strategies.users import user_pair
 
 RUNS = (1, 2, 3, 127, 255)
@@ -46,7 +45,7 @@ def list_patterns(
             continue
         pairs.append(
             Neighbours(
-                first=deepcopy([*rest, other] if replaced else rest),
+                first=fresh([*rest, other] if replaced else rest),
                 second=[*rest, new],
                 index=len(rest),
                 adjacency=adjacency,

@@ -373,7 +373,14 @@ def test_any_text_is_read_or_refused_by_a_usage_error(text):
 
 
 LEAVES = ["float(0, 1)", "float()", "int(0, 5)", "int()", "bool()", "text(2)", 'category("a", 1)']
-FORMS = ["list({})", "array({})", "columns(a={0})", "users({})", "value({})"]
+FORMS = [
+    "list({})",
+    "array({})",
+    "array(array({}, columns=2), columns=20)",
+    "columns(a={0})",
+    "users({})",
+    "value({})",
+]
 elements = st.recursive(
     st.sampled_from(LEAVES),
     lambda inner: st.lists(inner, min_size=1, max_size=3).map(lambda parts: f"tuple({', '.join(parts)})"),
@@ -386,6 +393,21 @@ elements = st.recursive(
 def test_any_element_goes_into_any_data_set(data, one, form):
     pair = data.draw(parse(form.format(one)).pairs)
     assert isinstance(pair, Neighbours)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["array(float(0, 1), columns=1000)", "list(array(int(0, 5), columns=500))", "answers(10000)"],
+)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_wide_data_is_drawn_too(text, data):
+    pair = data.draw(parsed(text, None, False).pairs)
+    for each in (pair.first, pair.second):
+        assert np.shape(each)[-1] in (0, 500, 1000, 10_000)
+    if "list" in text:
+        rows_of = [*pair.first, *pair.second]
+        assert pair.outside is any(((row < 0) | (row > 5)).any() for row in rows_of)
 
 
 # --- the user's own --------------------------------------------------------------------------------
