@@ -134,7 +134,8 @@ def audit_mechanism(
     start = time.monotonic()
     settings = settings or Settings()
     claim = guarantee or _claim(mechanism, epsilon, delta)
-    data = _domain(mechanism, domain, inside, path)
+    domains = _domains(mechanism, domain, inside, path)
+    data = domains[-1]
     call = call_of(mechanism)
     with ExitStack() as stack:
 
@@ -148,7 +149,7 @@ def audit_mechanism(
         source = randomness(call, drawer_of, first)
         drawer = drawer_of(source.call)
         screen = Screen(drawer=drawer, guarantee=claim, size=1, root=settings.seed)
-        found = _confirmed(screen, data, settings, cost(drawer, first[0], (settings.seed, 8)), progress)
+        found = _confirmed(screen, domains, settings, cost(drawer, first[0], (settings.seed, 8)), progress)
         confirmations, notes, examples = found
         verdict = judged(confirmations, claim, nothing=_nothing(source))
         title = name or getattr(mechanism, "__qualname__", type(mechanism).__name__)
@@ -170,12 +171,14 @@ def audit_mechanism(
 
 
 def _confirmed(
-    screen: Screen, data: Domain, settings: Settings, each: float, progress: Progress
+    screen: Screen, domains: Sequence[Domain], settings: Settings, each: float, progress: Progress
 ) -> tuple[tuple[Confirmation, ...], tuple[str, ...], int]:
     """Search, then test the candidates in order until one refutes."""
     plan = budget(settings.samples or affordable(each), examples=settings.examples)
     screen.size = plan.screen
-    found = search(data, screen, plan, quick=settings.stop_early, seconds=settings.seconds, progress=progress)
+    found = search(
+        domains, screen, plan, quick=settings.stop_early, seconds=settings.seconds, progress=progress
+    )
     shares = _WEIGHTS[: len(found.candidates)]
     confirmations: list[Confirmation] = []
     for i, (tried, share) in enumerate(zip(found.candidates, shares, strict=True)):
@@ -204,16 +207,22 @@ def _claim(mechanism: Any, epsilon: float | None, delta: float | None) -> Approx
     return ApproximateDP(claimed=float(stated), delta=float(known))
 
 
-def _domain(mechanism: Any, domain: str | Domain | None, inside: bool, path: Path | None) -> Domain:
+def _domains(
+    mechanism: Any, domain: str | Domain | None, inside: bool, path: Path | None
+) -> tuple[Domain, ...]:
+    """The domain itself and, unless that is all, with records that lie outside of it."""
     if isinstance(domain, Domain):
-        return domain
+        return (domain,)
     text = domain or getattr(mechanism, "domain", None)
     if not isinstance(text, str):
         raise UsageError(
             "Expected a domain of the data, found none. "
             "State one such as 'list(float(0, 10))' or 'array(float(0, 1), columns=3)'."
         )
-    return parse(text, inside=inside, path=path)
+    strict = parse(text, inside=True, path=path)
+    if inside or (":" in text and "(" not in text):
+        return (strict,) if inside else (parse(text, path=path),)
+    return strict, parse(text, path=path)
 
 
 def _first_data(data: Domain) -> Sequence[Any]:

@@ -65,7 +65,7 @@ def decode(document: Any) -> Any:
         return [decode(item) for item in document]
     if not isinstance(document, dict):
         return document
-    kind = document.get(_MARK)
+    kind = str(document.get(_MARK))
     if kind not in _DECODERS:
         raise UsageError(
             f"Expected data of a known kind, found {kind!r}. "

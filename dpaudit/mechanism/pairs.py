@@ -51,6 +51,11 @@ class Tried:
         """Parameter that a cautious reading of the outputs needs; -inf without an event."""
         return -math.inf if self.choice is None else self.choice.rated
 
+    @property
+    def event_words(self) -> str:
+        """The event for a reader."""
+        return "nothing" if self.choice is None else self.choice.event.words()
+
     def key(self, root: int, stage: int, side: int) -> tuple[int, ...]:
         """Seed of a draw: no two draws of an audit share one."""
         return (root, stage, crc32(self.text.encode()), side)

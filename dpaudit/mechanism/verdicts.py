@@ -33,8 +33,8 @@ def judged(confirmations: tuple[Confirmation, ...], guarantee: Guarantee, *, not
         return Verdict(
             status=Status.INCONCLUSIVE,
             reason=(
-                f"{best.counts.trials:,} outputs on each data set cannot show more than {best.ceiling:.4g}, where "
-                f"{guarantee.claimed:.4g} is claimed: {shown}. Raise samples."
+                f"{best.counts.trials:,} outputs on each data set cannot show more than {best.ceiling:.4g}, "
+                f"where {guarantee.claimed:.4g} is claimed: {shown}. Raise samples."
             ),
             epsilon_lower=best.epsilon_lower,
         )
@@ -63,18 +63,11 @@ def _factor(of: Confirmation, guarantee: Guarantee) -> str:
 
 def _refuted(by: Confirmation, guarantee: Guarantee) -> str:
     counts = by.counts
-    share, other = counts.hits / counts.trials, counts.other_hits / counts.other_trials
-    allowed = min(by.line.slope * other + by.line.intercept, 1.0)
-    start = f"{guarantee.symbol} is at least {by.lower:.4g} where {guarantee.words()} is claimed"
-    seen = (
-        f"an event that happens {_often(counts.other_hits, counts.other_trials)} on one data set may happen in "
-        f"at most {allowed:.4g} of the outputs on its neighbour, and happens in {share:.4g}"
+    return (
+        f"{guarantee.symbol} is at least {by.lower:.4g} where {guarantee.words()} is claimed: of "
+        f"{counts.trials:,} outputs on each data set, {counts.hits:,} and {counts.other_hits:,} were such that "
+        f"{by.tried.event_words} (p {_p(by.p_value)}).{_elsewhere(by, guarantee)}{_reading(by, guarantee)}"
     )
-    return f"{start}: {seen} (p {_p(by.p_value)}).{_elsewhere(by, guarantee)}{_reading(by, guarantee)}"
-
-
-def _often(hits: int, trials: int) -> str:
-    return f"in {hits / trials:.4g} of the outputs" if hits else f"in none of {trials:,} outputs"
 
 
 def _p(value: float) -> str:
