@@ -4,12 +4,12 @@ OpenDP states domain, metric and privacy map of all that it builds; the claim he
 of one step between neighbours, so a target cannot promise what the library does not. It draws from the
 operating system and takes no seed: `rng` is not used, and releases cannot be repeated. Its floating-point
 noise is drawn from a grid that does not depend on the data, by exact samplers (Canonne et al. 2020,
-arXiv:2004.00010). Numbers outside of a measurement's domain, NaN among them, raise an error or are imputed, as
-said below.
+arXiv:2004.00010). Numbers outside of a measurement's domain, NaN among them, raise an error or are imputed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, ClassVar
@@ -84,6 +84,11 @@ def _atoms(whole: bool) -> Any:
     return dp.atom_domain(T=int) if whole else dp.atom_domain(T=float, nan=False)
 
 
+def _least(measured: Callable[[float], Any], apart: float, epsilon: float) -> Any:
+    """The measurement of the least scale whose map of `apart` stays within epsilon."""
+    return measured(_opendp().binary_search_param(measured, d_in=apart, d_out=epsilon, T=float))
+
+
 @cache
 def _scale(law: str, epsilon: float, delta: float, sensitivity: float, whole: bool) -> float:
     dp, kind = _opendp(), int if whole else float
@@ -114,7 +119,7 @@ class NoisyMax:
     """`make_noisy_max`: the index of the largest score after exponential noise (permute and flip).
 
     Attributes:
-        epsilon: claimed; the scale is 2 sensitivity / epsilon, for scores that move in either direction.
+        epsilon: claimed; the scale is the least that OpenDP's map allows, 2 sensitivity / epsilon.
         sensitivity: how far each score may move.
         candidates: how many scores the domain has.
     """
@@ -141,7 +146,11 @@ class NoisyMax:
         """OpenDP's object, whose `map` states the epsilon."""
         dp = _opendp()
         space = dp.vector_domain(_atoms(False)), dp.linf_distance(T=float)
-        return space >> dp.m.then_noisy_max(dp.max_divergence(), scale=2 * self.sensitivity / self.epsilon)
+        return _least(
+            lambda scale: space >> dp.m.then_noisy_max(dp.max_divergence(), scale=scale),
+            float(self.sensitivity),
+            self.epsilon,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,10 +249,7 @@ class Query:
 def _measured(query: Query) -> Any:
     dp, exact = _opendp(), query.transformation()
     apart = 2 if query.adjacency is Adjacency.REPLACE_ONE else 1
-    scale = dp.binary_search_param(
-        lambda scale: exact >> dp.m.then_laplace(scale=scale), d_in=apart, d_out=query.epsilon, T=float
-    )
-    return exact >> dp.m.then_laplace(scale=scale)
+    return _least(lambda scale: exact >> dp.m.then_laplace(scale=scale), apart, query.epsilon)
 
 
 total = partial(Query, statistic="sum")
