@@ -6,8 +6,8 @@ number of records, so the claim is taken as replace-one. In 0.6.6 some attribute
 
 * `KMeans`: `labels_` and `inertia_` are those of the training records, and a cluster without records is
   left as it was.
-* `GaussianNB`: `classes_` are the classes that occur, and the cost of a record that changes its class, in
-  two counts, two means and two variances, is twice the claim.
+* `GaussianNB`: `classes_` are the classes that occur. A record that changes its class moves two counts, two
+  means and two variances, a third of epsilon each: the library's own parts add up to twice the claim.
 * `LinearRegression`: the noise of the second moments has the scale of the square of the lower bound, which
   the code reads where both bounds are meant: with a lower bound of 0 after centring there is no noise.
 * `LogisticRegression`: passes an option that scikit-learn 1.8 removed, and needs an older one.
