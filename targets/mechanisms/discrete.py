@@ -151,7 +151,8 @@ class TruncatedGeometric:
 
     @property
     def _denominator(self) -> int:
-        return (2 ** (self.k + 1) + 1) * (2**self.k + 1) ** (self.n - 1)
+        denominator: int = (2 ** (self.k + 1) + 1) * (2**self.k + 1) ** (self.n - 1)
+        return denominator
 
     def _count(self, data: ArrayLike) -> int:
         values = integers("data", data).ravel()

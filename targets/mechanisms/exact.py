@@ -17,8 +17,8 @@ from dpaudit.check import FloatArray, in_range
 from dpaudit.errors import UsageError
 from dpaudit.targets.mechanisms.protocols import PairwiseMechanism
 
-REACH = 60.0
-"""Panels go on for this many decay lengths beyond the outermost kink; what is left is below 1e-26."""
+REACH = 50.0
+"""Panels go on for this many decay lengths beyond the outermost kink; what is left is below 1e-20."""
 
 
 def hockey_stick(log_p: ArrayLike, log_q: ArrayLike, epsilon: float) -> float:
@@ -85,11 +85,11 @@ def panels(kinks: FloatArray, decay: float, rate: float) -> tuple[FloatArray, Fl
 
     Returns:
         Nodes, (n,), and the logarithms of their weights, (n,): 16 Gauss-Legendre points to a panel,
-        which is exact to rounding where the integrand changes by less than e^6 in it.
+        which is exact to rounding where the integrand changes by less than e^10 in it.
     """
     inner = np.unique(kinks)
     ends = np.concatenate([[inner[0] - REACH * decay], inner, [inner[-1] + REACH * decay]])
-    pieces = np.maximum(1, np.ceil(np.diff(ends) * rate / 6)).astype(int)
+    pieces = np.maximum(1, np.ceil(np.diff(ends) * rate / 10)).astype(int)
     cuts = [np.linspace(a, b, n + 1)[:-1] for a, b, n in zip(ends[:-1], ends[1:], pieces, strict=True)]
     edges = np.concatenate([*cuts, ends[-1:]])
     points, weights = np.polynomial.legendre.leggauss(16)

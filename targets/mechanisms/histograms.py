@@ -57,7 +57,7 @@ class NoisyHist:
 
 def NoisyHist1(*, epsilon: float = 0.1, dimension: int = 5) -> NoisyHist:
     """Noise of scale 1/epsilon: private, and exactly as claimed."""
-    return NoisyHist(epsilon=epsilon, scale=1 / epsilon, dimension=dimension)
+    return NoisyHist(epsilon=epsilon, scale=1 / positive("epsilon", epsilon), dimension=dimension)
 
 
 def NoisyHist2(*, epsilon: float = 0.1, dimension: int = 5) -> NoisyHist:

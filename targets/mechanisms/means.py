@@ -1,7 +1,7 @@
 """Means of bounded records with a private or a true count, and a step of noisy gradients.
 
-Sums are of floats, and what is released is rounded to a grid far coarser than their rounding errors
-and far finer than the noise, so that the low-order bits of the noise reveal nothing.
+Records and noise are rounded to a grid that is far coarser than the rounding errors of their sums and
+far finer than the noise, so that the low-order bits of floats reveal nothing.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class BoundedMean:
 
     def sample(self, data: ArrayLike, size: int, rng: np.random.Generator) -> FloatArray:
         """Noisy means; (size,)."""
-        known = records(data, 0.0, 1.0)
-        noise, count_noise = rng.laplace(scale=self.scale, size=(2, size))
+        known = on_grid(records(data, 0.0, 1.0))
+        noise, count_noise = on_grid(rng.laplace(scale=self.scale, size=(2, size)))
         counts = {
             "true": np.full(size, max(known.size, 1.0)),
             "noisy": np.maximum(known.size + count_noise, 1.0),
         }
         divided, spread = counts[self.mean_count], counts[self.noise_count]
-        return on_grid(known.sum() / divided + on_grid(noise) / spread)
+        return np.asarray(known.sum() / divided + noise / spread)
 
     @property
     def epsilon_limit(self) -> float:
@@ -141,9 +141,9 @@ class GradientStep:
     def total(self, data: ArrayLike) -> FloatArray:
         """What the noise is added to; (columns,)."""
         rows = np.asarray(data, dtype=np.float64)
-        rows = rows.reshape(-1, self.columns) if rows.size else np.zeros((0, self.columns))
-        if np.ndim(data) > 2 or (np.ndim(data) == 2 and np.shape(data)[1] != self.columns):
-            raise UsageError(f"Expected gradients of shape (n, {self.columns}), found {np.shape(data)}.")
+        if rows.size and (rows.ndim != 2 or rows.shape[1] != self.columns):
+            raise UsageError(f"Expected gradients of shape (n, {self.columns}), found {rows.shape}.")
+        rows = rows.reshape(-1, self.columns)
         # Far beyond any norm; squares of what is left do not overflow.
         kept = np.clip(np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0.0), -1e100, 1e100)
         if self.clips == "batch":

@@ -51,9 +51,13 @@ class SoundSum:
     def __post_init__(self) -> None:
         positive("epsilon", self.epsilon)
 
+    def total(self, data: ArrayLike) -> float:
+        """What the noise is added to, in units."""
+        return float(in_units(records(data, 0.0, CAP)).sum())
+
     def sample(self, data: ArrayLike, size: int, rng: np.random.Generator) -> FloatArray:
         """Noisy sums; (size,)."""
-        return noisy(in_units(records(data, 0.0, CAP)).sum(), self.epsilon, size, rng)
+        return noisy(self.total(data), self.epsilon, size, rng)
 
     def exact_epsilon(self, delta: float = 0.0) -> float:
         """The claim: one record at the cap moves the sum by all the noise is made for."""

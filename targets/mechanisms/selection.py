@@ -140,7 +140,7 @@ class NoisyMax:
         values = answers("data", data)
         draw = rng.laplace if self.noise == "laplace" else rng.exponential
         noisy = values + draw(scale=self.scale, size=(size, values.size))
-        return noisy.argmax(axis=1) if self.releases == "index" else noisy.max(axis=1)
+        return np.asarray(noisy.argmax(axis=1) if self.releases == "index" else noisy.max(axis=1))
 
     def log_probabilities(self, data: ArrayLike) -> FloatArray:
         """Log probability of each index, (d,), by quadrature over the largest noisy answer.

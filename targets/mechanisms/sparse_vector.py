@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dpaudit.check import FloatArray
+from dpaudit.targets.mechanisms.checks import positive
 from dpaudit.targets.mechanisms.noisy_threshold import SparseVector
 
 
@@ -33,7 +34,7 @@ def SVT1(
         epsilon=epsilon,
         threshold=threshold,
         cutoff=cutoff,
-        threshold_scale=2 / epsilon,
+        threshold_scale=2 / positive("epsilon", epsilon),
         answer_scale=4 * cutoff / epsilon,
         **asked,
     )
@@ -47,7 +48,7 @@ def SVT2(
         epsilon=epsilon,
         threshold=threshold,
         cutoff=cutoff,
-        threshold_scale=2 * cutoff / epsilon,
+        threshold_scale=2 * cutoff / positive("epsilon", epsilon),
         answer_scale=4 * cutoff / epsilon,
         refresh=True,
         **asked,
@@ -62,7 +63,7 @@ def SVT3(
         epsilon=epsilon,
         threshold=threshold,
         cutoff=cutoff,
-        threshold_scale=2 / epsilon,
+        threshold_scale=2 / positive("epsilon", epsilon),
         answer_scale=2 * cutoff / epsilon,
         releases="noisy",
         **asked,
@@ -77,7 +78,7 @@ def SVT4(
         epsilon=epsilon,
         threshold=threshold,
         cutoff=cutoff,
-        threshold_scale=4 / epsilon,
+        threshold_scale=4 / positive("epsilon", epsilon),
         answer_scale=4 / (3 * epsilon),
         **asked,
     )
@@ -89,7 +90,7 @@ def SVT5(*, epsilon: float = 0.1, threshold: float = 1.0, **asked: Unpack[Querie
         epsilon=epsilon,
         threshold=threshold,
         cutoff=None,
-        threshold_scale=2 / epsilon,
+        threshold_scale=2 / positive("epsilon", epsilon),
         answer_scale=0.0,
         **asked,
     )
@@ -101,7 +102,7 @@ def SVT6(*, epsilon: float = 0.1, threshold: float = 1.0, **asked: Unpack[Querie
         epsilon=epsilon,
         threshold=threshold,
         cutoff=None,
-        threshold_scale=2 / epsilon,
+        threshold_scale=2 / positive("epsilon", epsilon),
         answer_scale=2 / epsilon,
         **asked,
     )
@@ -115,7 +116,7 @@ def NumericalSVT(
         epsilon=epsilon,
         threshold=threshold,
         cutoff=cutoff,
-        threshold_scale=3 / epsilon,
+        threshold_scale=3 / positive("epsilon", epsilon),
         answer_scale=6 * cutoff / epsilon,
         value_scale=3 * cutoff / epsilon,
         releases="fresh",
@@ -131,7 +132,7 @@ def GapSVT(
         epsilon=epsilon,
         threshold=threshold,
         cutoff=cutoff,
-        threshold_scale=2 / epsilon,
+        threshold_scale=2 / positive("epsilon", epsilon),
         answer_scale=4 * cutoff / epsilon,
         releases="noisy",
         **asked,
@@ -146,7 +147,7 @@ def FreeGapSVT(
         epsilon=epsilon,
         threshold=threshold,
         cutoff=cutoff,
-        threshold_scale=2 / epsilon,
+        threshold_scale=2 / positive("epsilon", epsilon),
         answer_scale=4 * cutoff / epsilon,
         releases="gap",
         **asked,

@@ -51,7 +51,7 @@ def log_chances(
     above = log_laplace_cdf(leads[:, None] - rho, answer_scale)
     below = log_laplace_cdf(rho - leads[:, None], answer_scale)
     if not refresh:
-        return np.asarray(logsumexp((rows == 1) @ above + (rows == 0) @ below + rho_law, axis=1))
+        return _shared_rho(rows, leads, above, below, rho_law)
     starts = np.concatenate(
         [np.zeros((len(rows), 1), dtype=int), np.cumsum(rows == 1, axis=1)[:, :-1]], axis=1
     )
@@ -61,6 +61,18 @@ def log_chances(
         joint = ((rows == 1) & here) @ above + ((rows == 0) & here) @ below + rho_law
         total += np.where((here & (rows >= 0)).any(axis=1), logsumexp(joint, axis=1), 0.0)
     return total
+
+
+def _shared_rho(
+    rows: Rows, leads: FloatArray, above: FloatArray, below: FloatArray, rho_law: FloatArray
+) -> FloatArray:
+    """One integral for all rows that say the same of equal answers: of 1,024 rows often a few dozen."""
+    _, first, same = np.unique(leads, return_index=True, return_inverse=True)
+    member = (same[:, None] == np.arange(first.size)).astype(np.int64)
+    counts = np.hstack([(rows == 1) @ member, (rows == 0) @ member])
+    kinds, which = np.unique(counts, axis=0, return_inverse=True)
+    joint = kinds @ np.vstack([above[first], below[first]]) + rho_law
+    return np.asarray(logsumexp(joint, axis=1)[which.ravel()])
 
 
 def step_chances(rows: Rows, leads: FloatArray, threshold_scale: float) -> FloatArray:
@@ -75,7 +87,6 @@ def step_chances(rows: Rows, leads: FloatArray, threshold_scale: float) -> Float
     """
     high = np.where(rows == 1, leads, math.inf).min(axis=1)
     low = np.where(rows == 0, leads, -math.inf).max(axis=1)
-    chance = np.zeros(len(rows))
     left, right = (np.exp(log_laplace_cdf(x, threshold_scale)) for x in (low, high))
     right_tail, left_tail = (np.exp(log_laplace_cdf(-x, threshold_scale)) for x in (high, low))
     # Differences of the smaller tails keep their digits.
