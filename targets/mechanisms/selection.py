@@ -172,7 +172,7 @@ class NoisyMax:
         if self.noise == "exponential" and a.max() != b.max():
             return math.inf
         kinks = np.concatenate([a, b])
-        inside = np.linspace(kinks.min(), kinks.max() + 20 * self.scale, 20_001)[1:]
+        inside = np.linspace(kinks.min(), kinks.max() + 20 * self.scale, 4_001)[1:]
         found = np.abs(self._log_value_density(a, inside) - self._log_value_density(b, inside)).max()
         tail = abs(logsumexp(a / self.scale) - logsumexp(b / self.scale))
         left = abs((a - b).sum()) / self.scale if self.noise == "laplace" else 0.0
