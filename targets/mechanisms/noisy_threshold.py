@@ -136,7 +136,7 @@ class SparseVector:
         """No pair of neighbours with d answers loses more, at delta 0; infinite where that is so.
 
         The least of two bounds. Shift rho by 1 and the noise of answers above by 2 (Lyu, Su & Li 2017,
-        theorem 2): one rho and two nu for every answer above. Or leave rho where it is and shift every
+        arXiv:1603.01699): one rho and two nu for every answer above. Or leave rho where it is and shift every
         nu by 1. Answers that all move alike ("sum") are matched by shifting rho alone.
         """
         tops = self.dimension if self.cutoff is None else min(self.cutoff, self.dimension)

@@ -12,7 +12,7 @@ Pair = tuple[FloatArray, FloatArray]
 
 
 def patterns(dimension: int, one_differs: bool = False) -> tuple[Pair, ...]:
-    """Neighbouring answers of Ding et al. (2018, arXiv:1805.10277, table 3), each in both orders.
+    """Neighbouring answers of Ding et al. (2018, arXiv:1805.10277, StatDP), each in both orders.
 
     Args:
         dimension: number of answers d, at least 1.

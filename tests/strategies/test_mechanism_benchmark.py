@@ -217,7 +217,7 @@ def test_independent_releases_lose_the_sum_at_most_and_exactly_when_repeated(dat
 @many
 @given(answers, epsilons)
 def test_exponential_noise_selects_no_worse_than_the_exponential_mechanism(values, epsilon):
-    """McKenna & Sheldon (2020, arXiv:2010.12603), theorem 2: permute-and-flip is never worse."""
+    """McKenna & Sheldon (2020, arXiv:2010.12603): permute-and-flip is never worse."""
     flip = np.exp(ReportNoisyMax2(epsilon=epsilon).log_probabilities(values))
     assert flip @ values >= Exponential(epsilon=epsilon).probabilities(values) @ values - 1e-8
 
