@@ -23,7 +23,8 @@ from dpaudit.targets.mechanisms.exact import invert_profile
 
 def one_moves(dimension: int, sensitivity: float = 1.0) -> str:
     """The domain of `dimension` answers, one of which moves by `sensitivity` at most."""
-    return f"answers({dimension}, sensitivity={sensitivity!r}, movable=1)"
+    moved = "" if sensitivity == 1 else f", sensitivity={sensitivity!r}"
+    return f"answers({dimension}{moved}, movable=1)"
 
 
 def gaussian_profile(mu: float, epsilon: float) -> float:

@@ -43,7 +43,8 @@ class Exponential:
     @property
     def domain(self) -> str:
         """Utilities, every one of which may move."""
-        return f"answers({self.candidates}, sensitivity={self.sensitivity!r})"
+        moved = "" if self.sensitivity == 1 else f", sensitivity={self.sensitivity!r}"
+        return f"answers({self.candidates}{moved})"
 
     def probabilities(self, data: ArrayLike) -> FloatArray:
         """Probability of each candidate, exact up to rounding; (k,)."""

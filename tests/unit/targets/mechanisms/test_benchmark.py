@@ -14,7 +14,9 @@ from dpaudit.targets.mechanisms import (
     SVT2,
     SVT4,
     SVT5,
+    Exponential,
     GradientStepBatchClip,
+    Laplace,
     LaplaceParallel,
     NoisyHist1,
     NumericalSVT,
@@ -160,6 +162,29 @@ def test_every_mechanism_releases_as_many_as_asked_and_the_same_from_the_same_ge
     assert 0 < mechanism.epsilon < math.inf and 0 <= mechanism.delta < 1
     many = mechanism.sample(data, 400, np.random.default_rng(2))
     assert len({row.tobytes() for row in many}) > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "domain"),
+    [
+        ("laplace", "answers(1, movable=1)"),
+        ("noisy-hist-1", "answers(5, movable=1)"),
+        ("svt-4", "answers(10)"),
+        ("svt-4-sum", "list(float(0, 1))"),
+        ("exponential", "answers(5)"),
+        ("truncated-geometric", "value(int(0, 5), step=1)"),
+        ("rappor", "value(int(-10, 10))"),
+        ("gradient-step", "array(float(-10, 10), columns=3)"),
+        ("planted-control", "list(float(0, 10))"),
+    ],
+)
+def test_a_domain_says_who_are_neighbours(name, domain):
+    assert made(name).domain == domain
+
+
+def test_a_domain_says_how_far_neighbours_are_where_that_is_not_one():
+    assert Laplace(sensitivity=2.5, dimension=3).domain == "answers(3, sensitivity=2.5, movable=1)"
+    assert Exponential(sensitivity=2.0).domain == "answers(5, sensitivity=2.0)"
 
 
 @pytest.mark.parametrize(

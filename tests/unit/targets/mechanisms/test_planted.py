@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
 from dpaudit.targets.mechanisms import GradientStep, GradientStepBatchClip, Mean0, Mean1, Mean2
 from dpaudit.targets.mechanisms.planted import (
@@ -83,6 +84,22 @@ def test_means_of_a_true_count_are_refuted_and_the_private_one_is_not(make, firs
     size = 200_000
     assert refuted(drawn(faulty, first, 1, size), drawn(faulty, second, 2, size), event) > faulty.epsilon
     assert refuted(drawn(sound, first, 1, size), drawn(sound, second, 2, size), event) <= sound.epsilon
+
+
+def test_dividing_by_the_true_count_loses_log_two_more_than_the_count_is_worth():
+    """Density at 1 of [1] and of the empty list under Mean2, by integrals over the noisy count."""
+    scale = Mean2().scale
+
+    def density(size, distance):
+        def joint(noise):
+            count = max(size + noise, 1.0)
+            return count * math.exp(-(distance * count + abs(noise)) / scale)
+
+        return sum(quad(joint, a, b)[0] for a, b in ((-40 * scale, 0), (0, 1), (1, 40 * scale)))
+
+    lost = math.log(density(1, 0.0) / density(0, 1.0))
+    assert lost == pytest.approx(0.5 + math.log(2), rel=1e-9)
+    assert lost > Mean2().epsilon
 
 
 def test_clipping_the_sum_alone_lets_one_row_turn_it_round():
