@@ -14,12 +14,12 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.stats import binom, chi2, kstest, laplace, norm
+from scipy.stats import chi2, kstest, laplace, norm
 
 from dpaudit.strategies import neighbouring_answers
 from dpaudit.targets.mechanisms import Exponential, Gaussian, Laplace, RandomisedResponse, gaussian_profile
+from tests.laws import RARE, assert_counts_follow
 
-RARE = 1e-9
 ROUNDING = 1e-9
 SIZE = 2000
 
@@ -35,13 +35,6 @@ dimensions = st.integers(1, 6)
 
 def hockey_stick(p, q, epsilon):
     return np.maximum(p - math.exp(epsilon) * q, 0.0).sum()
-
-
-def assert_counts_follow(counts, probabilities):
-    """Exact two-sided binomial test of every cell, Bonferroni over the cells."""
-    n, level = counts.sum(), RARE / (2 * len(counts))
-    assert (binom.cdf(counts, n, probabilities) >= level).all()
-    assert (binom.sf(counts - 1, n, probabilities) >= level).all()
 
 
 # --- privacy -------------------------------------------------------------------------------------

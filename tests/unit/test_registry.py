@@ -8,9 +8,25 @@ import pytest
 from dpaudit.asking import Game
 from dpaudit.errors import UsageError
 from dpaudit.protocols import ModelAttack, StepAttack
-from dpaudit.registry import ATTACKS, DATA, ENGINES, LOAD_DATA, TRAINING_TARGET, TRAININGS, build, resolve
+from dpaudit.registry import (
+    ATTACKS,
+    DATA,
+    ENGINES,
+    LOAD_DATA,
+    MECHANISMS,
+    TRAINING_TARGET,
+    TRAININGS,
+    build,
+    resolve,
+)
 
-TABLES = {"attack": ATTACKS, "data source": DATA, "engine": ENGINES, "training function": TRAININGS}
+TABLES = {
+    "attack": ATTACKS,
+    "data source": DATA,
+    "engine": ENGINES,
+    "mechanism": MECHANISMS,
+    "training function": TRAININGS,
+}
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, table in TABLES.items() for name in table])
