@@ -106,24 +106,26 @@ def _ranked(hashes: HashArray, feature: Feature) -> FloatArray:
 
 
 def _equal(outputs: Outputs, feature: Feature) -> FloatArray:
-    return np.isin(bits(outputs.numbers), bits(np.array(feature.constants))).sum(axis=1).astype(np.float64)
+    found = np.isin(bits(outputs.numbers), bits(np.array(feature.constants)))
+    return np.asarray(found.sum(axis=1), dtype=np.float64)
 
 
 def _kind(outputs: Outputs, feature: Feature) -> FloatArray:
     same = np.array([label in feature.words for label in outputs.labels] or [False])
-    return same[outputs.kinds].astype(np.float64)
+    return np.asarray(same[outputs.kinds], dtype=np.float64)
 
 
 def _fmin(numbers: FloatArray, axis: int) -> FloatArray:
-    return np.fmin.reduce(numbers, axis=axis)
+    return np.asarray(np.fmin.reduce(numbers, axis=axis))
 
 
 def _fmax(numbers: FloatArray, axis: int) -> FloatArray:
-    return np.fmax.reduce(numbers, axis=axis)
+    return np.asarray(np.fmax.reduce(numbers, axis=axis))
 
 
 def _largest_at(numbers: FloatArray, axis: int) -> FloatArray:
-    return np.argmax(np.where(np.isnan(numbers), -np.inf, numbers), axis=axis).astype(np.float64)
+    places = np.argmax(np.where(np.isnan(numbers), -np.inf, numbers), axis=axis)
+    return np.asarray(places, dtype=np.float64)
 
 
 FEATURES: Mapping[str, Callable[[Outputs, Feature], FloatArray]] = {

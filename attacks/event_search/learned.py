@@ -6,8 +6,10 @@ without loading any model.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +88,7 @@ def fit_linear(
     table, labels, empty = _training(base, first, second, rng)
     model = LogisticRegression(C=1.0, max_iter=200)
     model.fit(table, labels)
-    return _with(empty, weights=tuple(float(w) for w in model.coef_[0]))
+    return replace(empty, weights=tuple(float(w) for w in model.coef_[0]))
 
 
 def fit_trees(
@@ -102,7 +104,7 @@ def fit_trees(
         n_estimators=_TREES, max_depth=_DEPTH, min_samples_leaf=leaf, subsample=0.7, random_state=seed
     )
     model.fit(table, labels)
-    return _with(empty, trees=tuple(_written(each.tree_) for each in model.estimators_[:, 0]))
+    return replace(empty, trees=tuple(_written(each.tree_) for each in model.estimators_[:, 0]))
 
 
 def _training(
@@ -112,25 +114,18 @@ def _training(
     labels = np.repeat([1, 0], [len(first), len(second)])
     chosen = rng.permutation(len(rows))[:_ROWS]
     rows, labels = rows[chosen], labels[chosen]
-    masked = np.ma.masked_invalid(rows)  # type: ignore[no-untyped-call]
-    low = np.ma.filled(masked.min(axis=0), 0.0)
-    centre, scale = np.ma.filled(masked.mean(axis=0), 0.0), np.ma.filled(masked.std(axis=0), 0.0)
+    known = np.where(np.isfinite(rows), rows, np.nan)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        low, centre, scale = np.nanmin(known, axis=0), np.nanmean(known, axis=0), np.nanstd(known, axis=0)
     scale = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
     empty = LearnedScore(
         base=tuple(base),
-        fill=_floats(low - scale),
+        fill=_floats(np.nan_to_num(low) - scale),
         centre=_floats(np.where(np.isfinite(centre), centre, 0.0)),
         scale=_floats(scale),
     )
     return _prepared(empty, rows), labels, empty
-
-
-def _with(
-    score: LearnedScore, *, weights: tuple[float, ...] = (), trees: tuple[Tree, ...] = ()
-) -> LearnedScore:
-    return LearnedScore(
-        base=score.base, fill=score.fill, centre=score.centre, scale=score.scale, weights=weights, trees=trees
-    )
 
 
 def _floats(values: FloatArray) -> tuple[float, ...]:
@@ -146,14 +141,13 @@ def _prepared(score: LearnedScore, table: FloatArray) -> FloatArray:
     return np.asarray(clipped.astype(np.float32), dtype=np.float64)
 
 
-def _written(tree: object) -> Tree:
-    get = lambda name: getattr(tree, name)  # noqa: E731
+def _written(tree: Any) -> Tree:
     return Tree(
-        column=tuple(int(v) for v in get("feature")),
-        threshold=_floats(get("threshold")),
-        left=tuple(int(v) for v in get("children_left")),
-        right=tuple(int(v) for v in get("children_right")),
-        value=_floats(get("value")[:, 0, 0]),
+        column=tuple(int(v) for v in tree.feature),
+        threshold=_floats(tree.threshold),
+        left=tuple(int(v) for v in tree.children_left),
+        right=tuple(int(v) for v in tree.children_right),
+        value=_floats(tree.value[:, 0, 0]),
     )
 
 

@@ -75,11 +75,11 @@ def _values(outputs: Outputs) -> list[Feature]:
     found = []
     for column in _varying(outputs.numbers)[:_COLUMNS]:
         path, numbers = outputs.paths[column], outputs.numbers[:, column]
-        found += [Feature(name="number", path=path), Feature(name="low bit", path=path)]
         if np.isnan(numbers).any():
             found.append(Feature(name="is nan", path=path))
         if np.isinf(numbers).any():
             found.append(Feature(name="is infinite", path=path))
+        found += [Feature(name="number", path=path), Feature(name="low bit", path=path)]
         if (numbers == 0).any():
             found.append(Feature(name="negative zero", path=path))
         found += [Feature(name="equals", path=path, constants=(value,)) for value in _repeated(numbers)]

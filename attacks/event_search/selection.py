@@ -196,9 +196,13 @@ def _best(
         ]
     )
     rated = np.where(np.isnan(thresholds)[None, None], -np.inf, rated)
+    # Features come in the order in which people like to read them: the first that is as good as any is taken.
+    tops = rated.max(axis=(0, 1, 2))
+    column = int(np.argmax(tops >= tops.max() - _WORTH * abs(tops.max())))
     # Of equal ratings the commonest event is the surest.
-    flat = np.lexsort((-(ours + theirs)[None].repeat(2, axis=0).ravel(), -rated.ravel()))[0]
-    swapped, side, row, column = (int(i) for i in np.unravel_index(flat, rated.shape))
+    common = np.broadcast_to((ours + theirs)[None, :, :, column], rated.shape[:3])
+    flat = np.lexsort((-common.ravel(), -rated[..., column].ravel()))[0]
+    swapped, side, row = (int(i) for i in np.unravel_index(flat, rated.shape[:3]))
     a, b = int(ours[side, row, column]), int(theirs[side, row, column])
     return Choice(
         event=Event(feature=features[column], above=side == 0, threshold=float(thresholds[row, column])),
@@ -242,7 +246,7 @@ def _counts(values: FloatArray, thresholds: FloatArray) -> IntArray:
 def _low(hits: IntArray, trials: int, caution: float) -> FloatArray:
     """A cautious lower reading of a share: its arcsine less half of the caution (Anscombe 1948)."""
     angle = np.arcsin(np.sqrt((hits + 0.375) / (trials + 0.75))) - caution / np.sqrt(8.0 * trials)
-    return np.sin(np.maximum(angle, 0.0)) ** 2
+    return np.asarray(np.sin(np.maximum(angle, 0.0)) ** 2)
 
 
 def _high(hits: IntArray, trials: int, caution: float) -> FloatArray:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dpaudit.check import in_range
+from dpaudit.claim import Adjacency
 from dpaudit.domains import Domain, parse
 from dpaudit.errors import UsageError
 from dpaudit.mechanism.budget import affordable, budget
@@ -70,7 +72,7 @@ class Settings:
 
     Attributes:
         alpha: error probability of the verdict, over all pairs, directions and events. samples: outputs in
-        all; None for what 20 seconds allow, between 4,000 and a million. examples: pairs of data sets that
+        all; None for what 12 seconds allow, between 4,000 and a million. examples: pairs of data sets that
         are tried. seconds: after which no further pair is tried. timeout: seconds for one call. workers:
         processes to draw in; 0 draws in this one. Batch mechanisms are always called here. seed: of the
         search and of all outputs. stop_early: whether to end at the first decision, which is what a test
@@ -105,6 +107,7 @@ def audit_mechanism(
     epsilon: float | None = None,
     delta: float | None = None,
     domain: str | Domain | None = None,
+    adjacency: Adjacency | None = None,
     guarantee: Guarantee | None = None,
     inside: bool = False,
     name: str = "",
@@ -117,57 +120,65 @@ def audit_mechanism(
     Validity rests on the outputs being independent, whatever the mechanism is.
 
     Args:
-        mechanism: `f(data, rng)`, `f(data)`, `f(data, size, rng)`, or an object with `sample(data, size,
-        rng)`. epsilon: claimed; by default the mechanism's own `epsilon`. delta: claimed; by default its
-        own `delta`, else 0. domain: of the data, such as "list(float(0, 10))"; by default its own `domain`.
-        guarantee: the claim where it is not (epsilon, delta). inside: whether to leave out records that lie
-        outside of the domain. name: for reports. settings: how hard to look. path: a folder in which a
-        domain's own module lies. progress: is told how far things are.
+        mechanism: `f(data, rng)`, `f(data)`, `f(data, size, rng)`, or an object with
+            `sample(data, size, rng)`.
+        epsilon: claimed; by default the mechanism's own `epsilon`.
+        delta: claimed; by default its own `delta`, else 0.
+        domain: of the data, such as "list(float(0, 10))"; by default its own `domain`.
+        adjacency: between data sets; by default its own `adjacency`, else that of the domain.
+        guarantee: the claim where it is not (epsilon, delta).
+        inside: whether to leave out records that lie outside of the domain.
+        name: for reports.
+        settings: how hard to look.
+        path: a folder in which a domain's own module lies.
+        progress: is told how far things are.
 
     Returns:
         The audit; its verdict is wrong with probability at most alpha if it is REFUTED.
 
     Raises:
         UsageError: no claim, no domain, a mechanism that cannot be called, or one that takes none of the
-        data.
+            data.
     """
     start = time.monotonic()
     settings = settings or Settings()
     claim = guarantee or _claim(mechanism, epsilon, delta)
-    domains = _domains(mechanism, domain, inside, path)
-    data = domains[-1]
-    call = call_of(mechanism)
+    domains = _domains(mechanism, domain, adjacency, inside, path)
+    title = name or getattr(mechanism, "__qualname__", type(mechanism).__name__)
     with ExitStack() as stack:
-
-        def drawer_of(call: Call) -> Drawer:
-            if not settings.workers or call.many:
-                return InlineDrawer(call=call, timeout=settings.timeout)
-            drawer = WorkerDrawer(call, timeout=settings.timeout, workers=settings.workers)
-            return stack.enter_context(drawer)
-
-        first = _first_data(data)
-        source = randomness(call, drawer_of, first)
-        drawer = drawer_of(source.call)
-        screen = Screen(drawer=drawer, guarantee=claim, size=1, root=settings.seed)
-        found = _confirmed(screen, domains, settings, cost(drawer, first[0], (settings.seed, 8)), progress)
-        confirmations, notes, examples = found
-        verdict = judged(confirmations, claim, nothing=_nothing(source))
-        title = name or getattr(mechanism, "__qualname__", type(mechanism).__name__)
-        document = _witness(confirmations, screen, title, data, settings, source)
-        notes = tuple(note for note in (source.note, *notes, *_remarks(confirmations, screen)) if note)
+        drawer_of = _drawers(settings, stack)
+        first = _first_data(domains[-1])
+        source = randomness(call_of(mechanism), drawer_of, first)
+        screen = Screen(drawer=drawer_of(source.call), guarantee=claim, size=1, root=settings.seed)
+        each = cost(screen.drawer, first[0], (settings.seed, 8))
+        confirmations, notes, examples = _confirmed(screen, domains, settings, each, progress)
+        notes = (source.note, *notes, *_remarks(confirmations, screen))
     return MechanismAudit(
         mechanism=title,
         guarantee=claim,
-        domain=data.text,
-        verdict=verdict,
+        domain=domains[-1].text,
+        verdict=judged(confirmations, claim, nothing=_nothing(source)),
         confirmations=confirmations,
-        witness=document,
-        notes=notes,
+        witness=_witness(confirmations, screen, title, domains[-1], settings, source),
+        notes=tuple(note for note in notes if note),
         examples=examples,
         outputs=screen.drawn,
         alpha=settings.alpha,
         seconds=time.monotonic() - start,
     )
+
+
+def _drawers(settings: Settings, stack: ExitStack) -> Callable[[Call], Drawer]:
+    """Makes a drawer of a call, once for each: worker processes take a second to start."""
+
+    @cache
+    def drawer_of(call: Call) -> Drawer:
+        if not settings.workers or call.many:
+            return InlineDrawer(call=call, timeout=settings.timeout)
+        drawer = WorkerDrawer(call, timeout=settings.timeout, workers=settings.workers)
+        return stack.enter_context(drawer)
+
+    return drawer_of
 
 
 def _confirmed(
@@ -208,7 +219,11 @@ def _claim(mechanism: Any, epsilon: float | None, delta: float | None) -> Approx
 
 
 def _domains(
-    mechanism: Any, domain: str | Domain | None, inside: bool, path: Path | None
+    mechanism: Any,
+    domain: str | Domain | None,
+    adjacency: Adjacency | None,
+    inside: bool,
+    path: Path | None,
 ) -> tuple[Domain, ...]:
     """The domain itself and, unless that is all, with records that lie outside of it."""
     if isinstance(domain, Domain):
@@ -219,10 +234,14 @@ def _domains(
             "Expected a domain of the data, found none. "
             "State one such as 'list(float(0, 10))' or 'array(float(0, 1), columns=3)'."
         )
-    strict = parse(text, inside=True, path=path)
-    if inside or (":" in text and "(" not in text):
-        return (strict,) if inside else (parse(text, path=path),)
-    return strict, parse(text, path=path)
+    between = adjacency
+    if between is None and domain is None and getattr(mechanism, "adjacency", None) is not None:
+        between = Adjacency(mechanism.adjacency)
+    strict = parse(text, adjacency=between, inside=True, path=path)
+    if inside:
+        return (strict,)
+    whole = parse(text, adjacency=between, path=path)
+    return (whole,) if ":" in text and "(" not in text else (strict, whole)
 
 
 def _first_data(data: Domain) -> Sequence[Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dpaudit.check import in_range
 
 _FEWEST, _MOST = 4_000, 1_000_000
-_SECONDS = 20.0
+_SECONDS = 12.0
 _SMALLEST_SCREEN, _LARGEST_SCREEN = 32, 1_000
 _STEPS = ((16, 1), (5, 4), (2, 16))
 """Of each round after the screening: how many pairs are left, and with how many parts of the outputs."""
@@ -66,5 +66,5 @@ def budget(samples: int, *, examples: int) -> Budget:
 
 
 def affordable(seconds_each: float) -> int:
-    """Outputs that take some 20 seconds, between 4,000 and a million."""
+    """Outputs that take some 12 seconds, between 4,000 and a million."""
     return int(min(max(_SECONDS / max(seconds_each, 1e-9), _FEWEST), _MOST))

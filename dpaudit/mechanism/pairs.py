@@ -17,12 +17,12 @@ from dpaudit.stats.event_test import Counts, refutes
 from dpaudit.stats.guarantees import Guarantee
 from dpaudit.strategies import Neighbours
 from dpaudit.targets.releases.drawing import Drawer
-from dpaudit.targets.releases.reading import read
+from dpaudit.targets.releases.reading import DIED, OUT_OF_TIME, read
 
 STRONG = 1e-4
 """Level at which a screened pair counts as found. It is confirmed on fresh outputs all the same."""
-_PROBE = 16
-_SLOW = 2.0
+_FIRST, _PROBE = 4, 16
+_SLOW = 1.0
 """Seconds for a probe beyond which a pair is judged by the probe alone."""
 
 
@@ -94,15 +94,18 @@ class Screen:
 
     def _look(self, new: Tried) -> Tried:
         start = time.monotonic()
-        probe = self.samples(new, 0, min(_PROBE, self.size))
-        why = _rejects(probe.first) if _rejects(probe.first) == _rejects(probe.second) else ""
+        probe = self.samples(new, 0, min(_FIRST, self.size))
+        why = _same_failure(probe)
+        if not (why and time.monotonic() - start > _SLOW):
+            probe = self.samples(new, 1, min(_PROBE, self.size))
+            why = _same_failure(probe)
         if why:
             return Tried(pair=new.pair, text=new.text, rejected=why)
         checked = _checked(new.pair, probe)
         if checked:
             return Tried(pair=new.pair, text=new.text, noted=checked)
         slow = time.monotonic() - start > _SLOW
-        return self.rate(new, probe if slow else self.samples(new, 1, self.size))
+        return self.rate(new, probe if slow else self.samples(new, 2, self.size))
 
     def samples(self, of: Tried, stage: int, size: int) -> Samples:
         """Draw outputs on both data sets, under seeds that belong to the stage alone."""
@@ -149,12 +152,20 @@ def expected_rate(counts: Counts) -> float:
     return (counts.other_hits + 0.5) / (counts.other_trials + 1.0)
 
 
+def _same_failure(samples: Samples) -> str:
+    """What all outputs on both data sets came to, where that was no output; else empty."""
+    first, second = _rejects(samples.first), _rejects(samples.second)
+    return first if first == second else ""
+
+
 def _rejects(outputs: Outputs) -> str:
-    """The exception that every output was; empty if some were outputs."""
+    """The failure that every output was; empty if some were outputs."""
     labels = {outputs.labels[kind] for kind in np.unique(outputs.kinds)}
-    alike = len(labels) == 1 and next(iter(labels)).startswith("raised ")
+    label = next(iter(labels))
+    if len(labels) > 1 or not (label.startswith("raised ") or label in (OUT_OF_TIME.label, DIED.label)):
+        return ""
     message = next((text for _, text in outputs.vocabulary), "")
-    return f"{next(iter(labels)).removeprefix('raised ')}: {message}" if alike else ""
+    return f"{label.removeprefix('raised ')}{': ' if message else ''}{message}"
 
 
 def _checked(pair: Neighbours[Any], probe: Samples) -> str:

@@ -163,7 +163,7 @@ def _narrowed(screen: Screen, budget: Budget, n_candidates: int, progress: Progr
     left = [tried for tried in left if tried.choice is not None]
     total = sum(min(r.pairs, len(left)) for r in budget.rounds)
     done = 0
-    for stage, each in enumerate(budget.rounds, start=2):
+    for stage, each in enumerate(budget.rounds, start=3):
         looked = []
         for tried in left[: each.pairs]:
             progress("choosing the event", done, total)

@@ -64,9 +64,10 @@ def _factor(of: Confirmation, guarantee: Guarantee) -> str:
 def _refuted(by: Confirmation, guarantee: Guarantee) -> str:
     counts = by.counts
     return (
-        f"{guarantee.symbol} is at least {by.lower:.4g} where {guarantee.words()} is claimed: of "
-        f"{counts.trials:,} outputs on each data set, {counts.hits:,} and {counts.other_hits:,} were such that "
-        f"{by.tried.event_words} (p {_p(by.p_value)}).{_elsewhere(by, guarantee)}{_reading(by, guarantee)}"
+        f"{guarantee.symbol} is at least {by.lower:.4g} where {guarantee.words()} is claimed: "
+        f"of {counts.trials:,} outputs on each data set, {counts.hits:,} and {counts.other_hits:,} "
+        f"were such that {by.tried.event_words} (p {_p(by.p_value)})."
+        f"{_elsewhere(by, guarantee)}{_reading(by, guarantee)}"
     )
 
 

@@ -48,7 +48,7 @@ class Guarantee(Protocol):
         """A line that every event obeys under the parameter; the tightest one at q = `at`."""
 
     def least(self, p: ArrayLike, q: ArrayLike) -> FloatArray:
-        """Least parameter that allows probabilities p and q of one event; negative where p < q. Broadcasts."""
+        """Least parameter that allows probabilities p and q of an event, negative where p < q; broadcasts."""
 
     def words(self) -> str:
         """The claim, for a reader."""

@@ -72,7 +72,7 @@ class InlineDrawer:
 
 def outputs_of(call: Call, data: Any, stretch: Stretch, timeout: float) -> Outputs:
     """The outputs of a stretch, one after another or, where the mechanism can, in one call."""
-    with _quiet():
+    with _quiet(), _interruptible():
         if call.many:
             return _many(call, data, stretch, timeout)
         numbers = range(stretch.start, stretch.stop)
@@ -82,8 +82,11 @@ def outputs_of(call: Call, data: Any, stretch: Stretch, timeout: float) -> Outpu
 def _one(call: Call, data: Any, seed: Key, timeout: float, size: int | None = None) -> Any:
     """One call; what it raises is what it put out."""
     try:
-        with _alarm(timeout):
+        _ring_after(timeout)
+        try:
             return call(fresh(data), seed, size)
+        finally:
+            _ring_after(0.0)
     except _OutOfTime:
         return OUT_OF_TIME
     except (Exception, SystemExit) as error:
@@ -110,23 +113,30 @@ def _each(call: Call, data: Any, stretch: Stretch, timeout: float) -> Outputs:
     return read([each if isinstance(each, Failure) else each[0] for each in found])
 
 
+def _alarms() -> bool:
+    """Whether calls can be interrupted: in the main thread, and where Python runs."""
+    return threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+
+
+def _ring_after(seconds: float) -> None:
+    """Interrupt the main thread then; never, for 0."""
+    if _alarms():
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 @contextlib.contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """Interrupt what takes longer; without effect outside of the main thread, or without alarms."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
+def _interruptible() -> Iterator[None]:
+    """Turn an alarm into `_OutOfTime`."""
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise _OutOfTime
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGALRM, ring) if _alarms() else None
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        if before is not None:
+            signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager

@@ -93,21 +93,17 @@ class WorkerDrawer:
         try:
             return future.result()
         except TimeoutError:
-            return self._halves(data, stretch, OUT_OF_TIME)
+            return self._singly(data, stretch, OUT_OF_TIME)
         except ProcessExpired:
-            return self._halves(data, stretch, DIED)
+            return self._singly(data, stretch, DIED)
 
-    def _halves(self, data: Any, stretch: Stretch, failure: Failure) -> Outputs:
-        """Draw again what took a worker down, in ever smaller stretches, until one output is to blame."""
+    def _singly(self, data: Any, stretch: Stretch, failure: Failure) -> Outputs:
+        """Draw what took a worker down again, one output at a time, to see which of them did."""
         if stretch.stop - stretch.start == 1:
             return read([failure])
-        middle = (stretch.start + stretch.stop) // 2
-        halves = [
-            Stretch(key=stretch.key, start=stretch.start, stop=middle),
-            Stretch(key=stretch.key, start=middle, stop=stretch.stop),
-        ]
-        pending = [(half, self._schedule(data, half)) for half in halves]
-        return joined([self._outputs(data, half, future) for half, future in pending])
+        singles = [Stretch(key=stretch.key, start=i, stop=i + 1) for i in range(stretch.start, stretch.stop)]
+        pending = [(single, self._schedule(data, single)) for single in singles]
+        return joined([self._outputs(data, single, future) for single, future in pending])
 
 
 _LOADED: dict[bytes, Call] = {}
