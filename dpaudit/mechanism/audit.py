@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from dpaudit.check import in_range
 from dpaudit.claim import Adjacency
 from dpaudit.domains import Domain, parse
 from dpaudit.errors import UsageError
-from dpaudit.mechanism.budget import affordable, budget
+from dpaudit.mechanism.budget import Budget, affordable, budget
 from dpaudit.mechanism.confirmation import CONFIRM_STAGE, Confirmation, confirm
 from dpaudit.mechanism.normality import remark
 from dpaudit.mechanism.pairs import Screen, Tried
-from dpaudit.mechanism.search import Progress, search
+from dpaudit.mechanism.search import Progress, narrowed, search
 from dpaudit.mechanism.verdicts import judged, strongest
 from dpaudit.mechanism.witness import Witness, witness
 from dpaudit.stats.guarantees import ApproximateDP, Guarantee
@@ -32,7 +32,10 @@ _WEIGHTS = (0.8, 0.15, 0.05)
 """How the candidates share alpha: the first is nearly always the one."""
 _CONFIRMS = (1.0, 0.25, 0.25)
 """Share of the planned outputs that each is confirmed with."""
-_STAGES_EACH = 40
+_QUICK = 0.5
+"""Share of alpha for a pair that a few outputs already refuted the claim by, where there is one."""
+_STAGES_EACH, _LEAST_CONFIRM = 40, 64
+_REMARKED, _REMARK_STAGE = 1000, 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,25 +190,45 @@ def _confirmed(
     """Search, then test the candidates in order until one refutes."""
     plan = budget(settings.samples or affordable(each), examples=settings.examples)
     screen.size = plan.screen
-    found = search(
+    searched = search(
         domains, screen, plan, quick=settings.stop_early, seconds=settings.seconds, progress=progress
     )
-    shares = _WEIGHTS[: len(found.candidates)]
-    confirmations: list[Confirmation] = []
-    for i, (tried, share) in enumerate(zip(found.candidates, shares, strict=True)):
+    tests = _Tests(screen=screen, plan=plan, settings=settings, progress=progress)
+    quick = 0.0 if searched.found is None else _QUICK
+    if searched.found is not None and tests.refutes(searched.found, quick, 1.0):
+        return tuple(tests.done), searched.notes, searched.examples
+    left = narrowed(screen, plan, n_candidates=len(_WEIGHTS), seconds=settings.seconds, progress=progress)
+    weights = _WEIGHTS[: len(left)]
+    for tried, weight, part in zip(left, weights, _CONFIRMS, strict=False):
+        if tests.refutes(tried, (1.0 - quick) * weight / sum(weights), part):
+            break
+    return tuple(tests.done), searched.notes, searched.examples
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tests:
+    """Confirmations so far; each draws under seeds of its own."""
+
+    screen: Screen
+    plan: Budget
+    settings: Settings
+    progress: Progress
+    done: list[Confirmation] = field(default_factory=list)
+
+    def refutes(self, tried: Tried, share: float, part: float) -> bool:
+        """Whether one more test, at its share of alpha, refutes the claim."""
+        size = max(int(self.plan.confirm * part), _LEAST_CONFIRM)
         confirmation = confirm(
             tried,
-            screen,
-            size=max(int(plan.confirm * _CONFIRMS[i]), 64),
-            alpha=settings.alpha * share / sum(shares),
-            stop_early=settings.stop_early,
-            stage=CONFIRM_STAGE + i * _STAGES_EACH,
-            progress=progress,
+            self.screen,
+            size=tried.affordable(size, self.settings.seconds),
+            alpha=self.settings.alpha * share,
+            stop_early=self.settings.stop_early,
+            stage=CONFIRM_STAGE + len(self.done) * _STAGES_EACH,
+            progress=self.progress,
         )
-        confirmations.append(confirmation)
-        if confirmation.refuted:
-            break
-    return tuple(confirmations), found.notes, found.examples
+        self.done.append(confirmation)
+        return confirmation.refuted
 
 
 def _claim(mechanism: Any, epsilon: float | None, delta: float | None) -> ApproximateDP:
@@ -294,17 +317,15 @@ def _remarks(confirmations: tuple[Confirmation, ...], screen: Screen) -> list[st
     if not confirmations:
         return []
     best = strongest(confirmations)
-    notes = [remark(screen.samples(_of(best), 90, 1000), screen.guarantee)]
+    notes = []
+    if best.tried.affordable(_REMARKED, 1.0) == _REMARKED:
+        notes.append(remark(screen.samples(best.tried, _REMARK_STAGE, _REMARKED), screen.guarantee))
     if best.refuted and best.tried.pair.outside:
         notes.append(
             "A record of this pair lies outside of the stated domain. "
             "If none such can reach the mechanism, say so with `inside`."
         )
     return notes
-
-
-def _of(confirmation: Confirmation) -> Tried:
-    return confirmation.tried
 
 
 def assert_dp(mechanism: Any, **claim: Any) -> MechanismAudit:

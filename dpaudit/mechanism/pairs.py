@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
@@ -23,7 +23,8 @@ STRONG = 1e-4
 """Level at which a screened pair counts as found. It is confirmed on fresh outputs all the same."""
 _FIRST, _PROBE = 4, 16
 _SLOW = 1.0
-"""Seconds for a probe beyond which a pair is judged by the probe alone."""
+_FEWEST, _ENOUGH = 32, 64
+"""Seconds for a probe beyond which few more outputs are drawn, and only where the probe tells data apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class Tried:
         strong: whether half of the outputs chose an event that the other half refutes the claim by.
         rejected: why the mechanism does not take these data; empty if it does.
         noted: what a user should know of this pair.
+        seconds: for one output, as far as it was measured.
     """
 
     pair: Neighbours[Any]
@@ -45,6 +47,7 @@ class Tried:
     strong: bool = False
     rejected: str = ""
     noted: str = ""
+    seconds: float = 0.0
 
     @property
     def rated(self) -> float:
@@ -55,6 +58,10 @@ class Tried:
     def event_words(self) -> str:
         """The event for a reader."""
         return "nothing" if self.choice is None else self.choice.event.words()
+
+    def affordable(self, size: int, seconds: float) -> int:
+        """Outputs on each data set that take no longer than this, at most `size` and at least 32."""
+        return max(min(size, int(seconds / (2 * max(self.seconds, 1e-9)))), min(size, _FEWEST))
 
     def key(self, root: int, stage: int, side: int) -> tuple[int, ...]:
         """Seed of a draw: no two draws of an audit share one."""
@@ -100,12 +107,17 @@ class Screen:
             probe = self.samples(new, 1, min(_PROBE, self.size))
             why = _same_failure(probe)
         if why:
-            return Tried(pair=new.pair, text=new.text, rejected=why)
+            return replace(new, rejected=why)
         checked = _checked(new.pair, probe)
         if checked:
-            return Tried(pair=new.pair, text=new.text, noted=checked)
-        slow = time.monotonic() - start > _SLOW
-        return self.rate(new, probe if slow else self.samples(new, 2, self.size))
+            return replace(new, noted=checked)
+        spent = time.monotonic() - start
+        new = replace(new, seconds=spent / (2 * (_FIRST + _PROBE)))
+        if spent <= _SLOW:
+            return self.rate(new, self.samples(new, 2, self.size))
+        rated = self.rate(new, probe)
+        worth = rated.rated > self.guarantee.claimed
+        return self.rate(new, self.samples(new, 2, min(_ENOUGH, self.size))) if worth else rated
 
     def samples(self, of: Tried, stage: int, size: int) -> Samples:
         """Draw outputs on both data sets, under seeds that belong to the stage alone."""
@@ -119,7 +131,7 @@ class Screen:
         rng = np.random.default_rng(of.key(self.root, 99, 0))
         choice = choose(samples, self.guarantee, learn=learn, rng=rng)
         strong = choice is not None and self._holds(samples)
-        return Tried(pair=of.pair, text=of.text, choice=choice, strong=strong)
+        return replace(of, choice=choice, strong=strong)
 
     def _holds(self, samples: Samples) -> bool:
         half, other = samples.first.size // 2, samples.second.size // 2
@@ -129,7 +141,7 @@ class Screen:
             records=samples.records,
         )
         choice = choose(front, self.guarantee)
-        if choice is None or choice.rated <= self.guarantee.claimed:
+        if choice is None:
             return False
         back = (samples.first.rows(slice(half, None)), samples.second.rows(slice(other, None)))
         line = self.guarantee.line(self.guarantee.claimed, expected_rate(choice.counts))

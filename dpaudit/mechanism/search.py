@@ -40,12 +40,12 @@ class Searched:
     """What the search came to.
 
     Attributes:
-        candidates: pairs to confirm, the most promising first.
+        found: the pair that a few outputs refute the claim by; None where none is, or was not asked for.
         examples: how many pairs were tried.
         notes: what the mechanism did with some of them.
     """
 
-    candidates: tuple[Tried, ...]
+    found: Tried | None
     examples: int
     notes: tuple[str, ...]
 
@@ -58,9 +58,8 @@ def search(
     quick: bool,
     seconds: float,
     progress: Progress,
-    n_candidates: int = 3,
 ) -> Searched:
-    """Find the pairs to confirm.
+    """Try pairs.
 
     Args:
         domains: of the data; the next one is searched where nothing was found in the one before.
@@ -69,7 +68,6 @@ def search(
         quick: whether the first pair that refutes the claim clearly is enough; else the worst is looked for.
         seconds: after which no further pair is tried.
         progress: is told.
-        n_candidates: at most so many.
 
     Raises:
         UsageError: the mechanism takes none of the data.
@@ -86,12 +84,8 @@ def search(
             break
     tried = list(screen.tried.values())
     _refuse_if_rejected(tried)
-    if found is not None and quick:
-        candidates: tuple[Tried, ...] = (found,)
-    else:
-        candidates = _narrowed(screen, budget, n_candidates, progress)
     notes = dict.fromkeys(each.noted for each in tried if each.noted)
-    return Searched(candidates=candidates, examples=len(tried), notes=tuple(notes))
+    return Searched(found=found, examples=len(tried), notes=tuple(notes))
 
 
 def _patterns(
@@ -156,8 +150,21 @@ def _refuse_if_rejected(tried: list[Tried]) -> None:
         )
 
 
-def _narrowed(screen: Screen, budget: Budget, n_candidates: int, progress: Progress) -> tuple[Tried, ...]:
-    """Successive halving (Karnin, Koren & Somekh 2013): fewer pairs, more outputs on each."""
+def narrowed(
+    screen: Screen, budget: Budget, *, n_candidates: int, seconds: float, progress: Progress
+) -> tuple[Tried, ...]:
+    """Successive halving (Karnin, Koren & Somekh 2013): fewer pairs, more outputs on each.
+
+    Args:
+        screen: with the pairs that were tried.
+        budget: of outputs.
+        n_candidates: at most so many are left.
+        seconds: that all outputs of a round's pairs may take.
+        progress: is told.
+
+    Returns:
+        Pairs to confirm, the most promising first.
+    """
     # Of pairs that look alike the simplest to read comes first.
     left = sorted(screen.tried.values(), key=lambda tried: (-tried.rated, len(tried.text)))
     left = [tried for tried in left if tried.choice is not None]
@@ -168,7 +175,8 @@ def _narrowed(screen: Screen, budget: Budget, n_candidates: int, progress: Progr
         for tried in left[: each.pairs]:
             progress("choosing the event", done, total)
             learn = Learn.ALL if each is budget.rounds[-1] else Learn.LINEAR
-            looked.append(screen.rate(tried, screen.samples(tried, stage, each.size), learn=learn))
+            size = tried.affordable(each.size, seconds / total)
+            looked.append(screen.rate(tried, screen.samples(tried, stage, size), learn=learn))
             done += 1
         left = sorted(looked, key=lambda tried: -tried.rated)
     return tuple(tried for tried in left[:n_candidates] if tried.choice is not None)

@@ -1,12 +1,20 @@
-"""Draw in worker processes: what hangs or crashes beyond Python's reach costs a process, and is an output."""
+"""Draw in worker processes: what hangs or crashes beyond Python's reach costs a process, and is an output.
+
+Each worker has a pipe of its own. A pool whose workers share one can wait forever when one of them dies with
+the pipe in its hands, and here dying is what some mechanisms do.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import pickle
+import signal
 import sys
 import time
-from concurrent.futures import Future
+from collections import deque
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +26,24 @@ from dpaudit.targets.releases.drawing import Key, Stretch, outputs_of, pieces
 from dpaudit.targets.releases.reading import DIED, OUT_OF_TIME, Failure, read
 
 _SECONDS_OF_A_TASK = 0.25
-_START = 30.0
+_START = 60.0
+"""Seconds that a worker may take to start and to import the mechanism."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A process, its pipe, and what it is doing."""
+
+    process: BaseProcess
+    pipe: Connection
+    started: bool = False
+    stretch: Stretch | None = None
+    deadline: float = 0.0
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
 
 
 class WorkerDrawer:
@@ -28,7 +53,7 @@ class WorkerDrawer:
     """
 
     def __init__(self, call: Call, *, timeout: float = 10.0, workers: int = 0) -> None:
-        """Start them.
+        """Prepare them; they start with the first draw.
 
         Args:
             call: a mechanism that can be imported by name.
@@ -38,84 +63,147 @@ class WorkerDrawer:
         Raises:
             UsageError: the mechanism cannot be imported in another process.
         """
-        from pebble import ProcessPool
-
         self.timeout = timeout
         self._count = workers or min(available_cores(), 4)
+        self._workers: list[_Worker] = []
+        self._seconds = 1e-4
         try:
             self._call = pickle.dumps(call)
         except Exception as error:
             raise UsageError(
                 f"Expected a mechanism that another process can import, found: {error}. "
-                "Move it to the top of a module, or draw in this process with workers=0."
+                "Move it to the top of a module, or draw in this process."
             ) from None
-        self._pool = ProcessPool(
-            max_workers=self._count,
-            context=multiprocessing.get_context("spawn"),
-            initializer=_prepare,
-            initargs=[list(sys.path)],
-        )
-        self._seconds = 1e-4
 
     def __enter__(self) -> WorkerDrawer:
-        """The drawer itself."""
+        """Return the drawer itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop all workers at once."""
-        self._pool.stop()
-        self._pool.join()
+        while self._workers:
+            self._workers.pop().stop()
 
     def draw(self, data: Any, size: int, key: Key) -> Outputs:
         """See `Drawer`."""
         length = max(1, min(int(_SECONDS_OF_A_TASK / self._seconds), -(-size // self._count)))
         start = time.perf_counter()
-        pending = [(stretch, self._schedule(data, stretch)) for stretch in pieces(size, key, length)]
-        found = joined([self._outputs(data, stretch, future) for stretch, future in pending])
+        todo = deque(pieces(size, key, length))
+        done: dict[int, Outputs] = {}
+        packed = pickle.dumps(data)
+        try:
+            while todo or any(worker.stretch for worker in self._workers):
+                self._hand_out(todo, packed)
+                self._collect(todo, done)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         spent = (time.perf_counter() - start) * self._count / size
         self._seconds = max(0.5 * (self._seconds + spent), 1e-7)
-        return found
+        return joined([done[first] for first in sorted(done)])
 
-    def _schedule(self, data: Any, stretch: Stretch) -> Future[Outputs]:
-        length = stretch.stop - stretch.start
-        # A stretch may be slower than the last one was; a single output may not.
-        allowed = 1.5 * self.timeout + (_START + 50 * self._seconds * length if length > 1 else 0.0)
-        future: Future[Outputs] = self._pool.schedule(
-            _task, args=[self._call, pickle.dumps(data), stretch, self.timeout], timeout=allowed
+    def _hand_out(self, todo: deque[Stretch], data: bytes) -> None:
+        """Give every idle worker something to do, and start workers as long as some are missing."""
+        while todo:
+            idle = next((worker for worker in self._workers if worker.stretch is None), None)
+            if idle is None:
+                if len(self._workers) >= self._count:
+                    return
+                idle = self._start()
+            stretch = todo.popleft()
+            length = stretch.stop - stretch.start
+            # A stretch may be slower than the last one was; a single output may not.
+            allowed = 1.5 * self.timeout + (_START + 50 * self._seconds * length if length > 1 else 0.0)
+            idle.stretch = stretch
+            idle.deadline = time.monotonic() + allowed + (0.0 if idle.started else _START)
+            try:
+                idle.pipe.send((data, stretch))
+            except OSError:
+                idle.deadline = 0.0
+
+    def _start(self) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_serve, args=(theirs, self._call, list(sys.path), self.timeout), daemon=True
         )
-        return future
+        process.start()
+        theirs.close()
+        worker = _Worker(process=process, pipe=ours)
+        self._workers.append(worker)
+        return worker
 
-    def _outputs(self, data: Any, stretch: Stretch, future: Future[Outputs]) -> Outputs:
-        from pebble import ProcessExpired
+    def _collect(self, todo: deque[Stretch], done: dict[int, Outputs]) -> None:
+        """Wait for the next answer, end or deadline of a worker, and note what it means."""
+        busy = [worker for worker in self._workers if worker.stretch is not None]
+        if not busy:
+            return
+        patience = min(worker.deadline for worker in busy) - time.monotonic()
+        ready = wait([worker.pipe for worker in busy], timeout=max(patience, 0.0))
+        for worker in busy:
+            stretch = worker.stretch
+            if stretch is None:
+                continue
+            if worker.pipe in ready:
+                self._answer(worker, stretch, todo, done)
+            elif time.monotonic() >= worker.deadline:
+                self._lose(worker, stretch, OUT_OF_TIME, todo, done)
 
+    def _answer(
+        self, worker: _Worker, stretch: Stretch, todo: deque[Stretch], done: dict[int, Outputs]
+    ) -> None:
         try:
-            return future.result()
-        except TimeoutError:
-            return self._singly(data, stretch, OUT_OF_TIME)
-        except ProcessExpired:
-            return self._singly(data, stretch, DIED)
+            answer = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._lose(worker, stretch, DIED, todo, done)
+            return
+        if isinstance(answer, str):
+            raise UsageError(answer)
+        worker.started, worker.stretch = True, None
+        done[stretch.start] = answer
 
-    def _singly(self, data: Any, stretch: Stretch, failure: Failure) -> Outputs:
-        """Draw what took a worker down again, one output at a time, to see which of them did."""
+    def _lose(
+        self,
+        worker: _Worker,
+        stretch: Stretch,
+        failure: Failure,
+        todo: deque[Stretch],
+        done: dict[int, Outputs],
+    ) -> None:
+        """Blame the one output, or draw a stretch again one by one to see which output is to blame."""
+        worker.stop()
+        self._workers.remove(worker)
         if stretch.stop - stretch.start == 1:
-            return read([failure])
-        singles = [Stretch(key=stretch.key, start=i, stop=i + 1) for i in range(stretch.start, stretch.stop)]
-        pending = [(single, self._schedule(data, single)) for single in singles]
-        return joined([self._outputs(data, single, future) for single, future in pending])
+            done[stretch.start] = read([failure])
+            return
+        singles = pieces(stretch.stop - stretch.start, stretch.key, 1)
+        shifted = [
+            Stretch(key=s.key, start=s.start + stretch.start, stop=s.stop + stretch.start) for s in singles
+        ]
+        todo.extendleft(reversed(shifted))
 
 
-_LOADED: dict[bytes, Call] = {}
-
-
-def _prepare(path: list[str]) -> None:
-    """Find modules where the parent process does."""
+def _serve(pipe: Connection, packed: bytes, path: list[str], timeout: float) -> None:
+    """Answer stretches until the pipe closes. All that is unpickled was pickled by the parent process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.path[:] = path
-
-
-def _task(call: bytes, data: bytes, stretch: Stretch, timeout: float) -> Outputs:
-    """Both were pickled by the parent process a moment ago; nothing comes from a file."""
-    if call not in _LOADED:
-        _LOADED[call] = pickle.loads(call)
-    return outputs_of(_LOADED[call], pickle.loads(data), stretch, timeout)
+    try:
+        call = pickle.loads(packed)
+    except Exception as error:
+        pipe.send(
+            f"Expected a mechanism that another process can import, found {type(error).__name__}: {error}. "
+            "Draw in this process."
+        )
+        return
+    while True:
+        try:
+            data, stretch = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer: Outputs | str = outputs_of(call, pickle.loads(data), stretch, timeout)
+        except UsageError as error:
+            answer = str(error)
+        pipe.send(answer)
