@@ -110,7 +110,7 @@ def mechanism(
             "Expected MECHANISM, found none. Name it as module:function; --list shows known ones."
         )
     from dpaudit.claim import Adjacency
-    from dpaudit.mechanism.audit import Settings, audit_mechanism
+    from dpaudit.mechanism import Settings, audit_mechanism
 
     settings = Settings(
         alpha=alpha,

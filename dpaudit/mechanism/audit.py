@@ -10,18 +10,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dpaudit.check import in_range
 from dpaudit.claim import Adjacency
-from dpaudit.domains import Domain, parse
-from dpaudit.errors import UsageError
+from dpaudit.domains import Domain
 from dpaudit.mechanism.budget import Budget, affordable, budget
 from dpaudit.mechanism.confirmation import CONFIRM_STAGE, Confirmation, confirm
 from dpaudit.mechanism.normality import remark
 from dpaudit.mechanism.pairs import Screen, Tried
 from dpaudit.mechanism.search import Progress, narrowed, search
+from dpaudit.mechanism.settings import Settings
+from dpaudit.mechanism.stated import some_data, stated_claim, stated_domains
 from dpaudit.mechanism.verdicts import judged, strongest
 from dpaudit.mechanism.witness import Witness, witness
-from dpaudit.stats.guarantees import ApproximateDP, Guarantee
+from dpaudit.stats.guarantees import Guarantee
 from dpaudit.targets.releases.calls import Call, call_of
 from dpaudit.targets.releases.drawing import Drawer, InlineDrawer, cost
 from dpaudit.targets.releases.randomness import Randomness, Source, randomness
@@ -69,37 +69,6 @@ class MechanismAudit:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How hard to look.
-
-    Attributes:
-        alpha: error probability of the verdict, over all pairs, directions and events. samples: outputs in
-        all; None for what 12 seconds allow, between 4,000 and a million. examples: pairs of data sets that
-        are tried. seconds: after which no further pair is tried. timeout: seconds for one call. workers:
-        processes to draw in; 0 draws in this one. Batch mechanisms are always called here. seed: of the
-        search and of all outputs. stop_early: whether to end at the first decision, which is what a test
-        wants; otherwise all outputs are
-            drawn on the worst pair, which gives the best bound.
-    """
-
-    alpha: float = 0.01
-    samples: int | None = None
-    examples: int = 100
-    seconds: float = 60.0
-    timeout: float = 10.0
-    workers: int = 0
-    seed: int = 0
-    stop_early: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        in_range("alpha", self.alpha, 0.0, 0.5, open_low=True, open_high=True)
-        in_range("seconds", self.seconds, 0.0, float("inf"))
-        in_range("timeout", self.timeout, 0.0, float("inf"), open_low=True)
-        in_range("seed", self.seed, 0, 2**63)
-
-
 def _silent(what: str, done: int, total: int) -> None:
     """Tell nobody."""
 
@@ -145,12 +114,12 @@ def audit_mechanism(
     """
     start = time.monotonic()
     settings = settings or Settings()
-    claim = guarantee or _claim(mechanism, epsilon, delta)
-    domains = _domains(mechanism, domain, adjacency, inside, path)
+    claim = guarantee or stated_claim(mechanism, epsilon, delta)
+    domains = stated_domains(mechanism, domain, adjacency, inside, path)
     title = name or getattr(mechanism, "__qualname__", type(mechanism).__name__)
     with ExitStack() as stack:
         drawer_of = _drawers(settings, stack)
-        first = _first_data(domains[-1])
+        first = some_data(domains[-1])
         source = randomness(call_of(mechanism), drawer_of, first)
         screen = Screen(drawer=drawer_of(source.call), guarantee=claim, size=1, root=settings.seed)
         each = cost(screen.drawer, first[0], (settings.seed, 8))
@@ -229,61 +198,6 @@ class _Tests:
         )
         self.done.append(confirmation)
         return confirmation.refuted
-
-
-def _claim(mechanism: Any, epsilon: float | None, delta: float | None) -> ApproximateDP:
-    stated = getattr(mechanism, "epsilon", None) if epsilon is None else epsilon
-    if not isinstance(stated, (int, float)):
-        raise UsageError(
-            "Expected a claim, found neither epsilon nor a mechanism that states its own. State epsilon."
-        )
-    known = getattr(mechanism, "delta", 0.0) if delta is None and epsilon is None else delta or 0.0
-    return ApproximateDP(claimed=float(stated), delta=float(known))
-
-
-def _domains(
-    mechanism: Any,
-    domain: str | Domain | None,
-    adjacency: Adjacency | None,
-    inside: bool,
-    path: Path | None,
-) -> tuple[Domain, ...]:
-    """The domain itself and, unless that is all, with records that lie outside of it."""
-    if isinstance(domain, Domain):
-        return (domain,)
-    text = domain or getattr(mechanism, "domain", None)
-    if not isinstance(text, str):
-        raise UsageError(
-            "Expected a domain of the data, found none. "
-            "State one such as 'list(float(0, 10))' or 'array(float(0, 1), columns=3)'."
-        )
-    between = adjacency
-    if between is None and domain is None and getattr(mechanism, "adjacency", None) is not None:
-        between = Adjacency(mechanism.adjacency)
-    strict = parse(text, adjacency=between, inside=True, path=path)
-    if inside:
-        return (strict,)
-    whole = parse(text, adjacency=between, path=path)
-    return (whole,) if ":" in text and "(" not in text else (strict, whole)
-
-
-def _first_data(data: Domain) -> Sequence[Any]:
-    """Some data sets of the domain, to try the mechanism on."""
-    found = [pair.first for pair in data.patterns[:6]]
-    return found or [_any(data)]
-
-
-def _any(data: Domain) -> Any:
-    import hypothesis
-
-    found = hypothesis.find(
-        data.pairs,
-        lambda pair: True,
-        settings=hypothesis.settings(
-            max_examples=1, database=None, suppress_health_check=list(hypothesis.HealthCheck)
-        ),
-    )
-    return found.first
 
 
 def _nothing(source: Randomness) -> str:

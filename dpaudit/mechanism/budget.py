@@ -8,7 +8,8 @@ from dpaudit.check import in_range
 
 _FEWEST, _MOST = 4_000, 1_000_000
 _SECONDS = 12.0
-_SMALLEST_SCREEN, _LARGEST_SCREEN = 32, 1_000
+_SMALLEST_SCREEN, _LARGEST_SCREEN = 48, 1_000
+"""Fewer outputs cannot refute even the grossest fault at the level of a screening."""
 _STEPS = ((16, 1), (5, 4), (2, 16))
 """Of each round after the screening: how many pairs are left, and with how many parts of the outputs."""
 

@@ -165,8 +165,13 @@ def narrowed(
     Returns:
         Pairs to confirm, the most promising first.
     """
-    # Of pairs that look alike the simplest to read comes first.
-    left = sorted(screen.tried.values(), key=lambda tried: (-tried.rated, len(tried.text)))
+
+    def order(tried: Tried) -> tuple[bool, float, int]:
+        # What breaks the claim within its domain comes first; of pairs that look alike the simplest to read.
+        within = not tried.pair.outside and tried.rated > screen.guarantee.claimed
+        return not within, -tried.rated, len(tried.text)
+
+    left = sorted(screen.tried.values(), key=order)
     left = [tried for tried in left if tried.choice is not None]
     total = sum(min(r.pairs, len(left)) for r in budget.rounds)
     done = 0
@@ -178,5 +183,5 @@ def narrowed(
             size = tried.affordable(each.size, seconds / total)
             looked.append(screen.rate(tried, screen.samples(tried, stage, size), learn=learn))
             done += 1
-        left = sorted(looked, key=lambda tried: -tried.rated)
+        left = sorted(looked, key=order)
     return tuple(tried for tried in left[:n_candidates] if tried.choice is not None)

@@ -49,8 +49,13 @@ def judged(confirmations: tuple[Confirmation, ...], guarantee: Guarantee, *, not
 
 
 def strongest(confirmations: tuple[Confirmation, ...]) -> Confirmation:
-    """One that refutes, else the one with the largest bound."""
-    return max(confirmations, key=lambda each: (each.refuted, each.lower))
+    """One that refutes, else the one that would have caught the least; of several the largest bound."""
+
+    def order(each: Confirmation) -> tuple[float, float]:
+        return -math.inf if each.detectable is None else -each.detectable, each.lower
+
+    refuting = [each for each in confirmations if each.refuted]
+    return max(refuting, key=lambda each: each.lower) if refuting else max(confirmations, key=order)
 
 
 def _factor(of: Confirmation, guarantee: Guarantee) -> str:

@@ -54,6 +54,11 @@ def test_the_own_model_is_the_example_and_is_short():
     assert len(quoted.splitlines()) <= 40
 
 
+def test_the_release_is_the_example():
+    (quoted,) = (block for block in blocks("python") if "def noisy_mean" in block)
+    assert quoted == (ROOT / "examples/release.py").read_text()
+
+
 def test_the_plan_of_the_own_model_is_the_example_and_is_accepted():
     quoted = [block for block in blocks("toml") if "[[targets]]" in block]
     assert quoted == [
@@ -115,7 +120,9 @@ def reader(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     for block in blocks("python"):
-        if "def fit" not in block:
+        if "def noisy_mean" in block:
+            (tmp_path / "release.py").write_text(block)
+        elif "def fit" not in block:
             exec(block, {})
     return tmp_path
 

@@ -1,0 +1,68 @@
+"""What is claimed of a mechanism and of which data: said by the caller, or by the mechanism itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+
+from dpaudit.claim import Adjacency
+from dpaudit.domains import Domain, parse
+from dpaudit.errors import UsageError
+from dpaudit.stats.guarantees import ApproximateDP
+
+
+def stated_claim(mechanism: Any, epsilon: float | None, delta: float | None) -> ApproximateDP:
+    """(epsilon, delta) as the caller says or, where the caller says nothing, the mechanism."""
+    stated = getattr(mechanism, "epsilon", None) if epsilon is None else epsilon
+    if not isinstance(stated, (int, float)):
+        raise UsageError(
+            "Expected a claim, found neither epsilon nor a mechanism that states its own. State epsilon."
+        )
+    known = getattr(mechanism, "delta", 0.0) if delta is None and epsilon is None else delta or 0.0
+    return ApproximateDP(claimed=float(stated), delta=float(known))
+
+
+def stated_domains(
+    mechanism: Any,
+    domain: str | Domain | None,
+    adjacency: Adjacency | None,
+    inside: bool,
+    path: Path | None,
+) -> tuple[Domain, ...]:
+    """The domain itself and, unless that is all, with records that lie outside of it."""
+    if isinstance(domain, Domain):
+        return (domain,)
+    text = domain or getattr(mechanism, "domain", None)
+    if not isinstance(text, str):
+        raise UsageError(
+            "Expected a domain of the data, found none. "
+            "State one such as 'list(float(0, 10))' or 'array(float(0, 1), columns=3)'."
+        )
+    between = adjacency
+    if between is None and domain is None and getattr(mechanism, "adjacency", None) is not None:
+        between = Adjacency(mechanism.adjacency)
+    strict = parse(text, adjacency=between, inside=True, path=path)
+    if inside:
+        return (strict,)
+    whole = parse(text, adjacency=between, path=path)
+    return (whole,) if ":" in text and "(" not in text else (strict, whole)
+
+
+def some_data(data: Domain) -> Sequence[Any]:
+    """Some data sets of the domain, to try the mechanism on."""
+    found = [pair.first for pair in data.patterns[:6]]
+    return found or [_any(data)]
+
+
+def _any(data: Domain) -> Any:
+    found = hypothesis.find(
+        data.pairs,
+        lambda pair: True,
+        settings=hypothesis.settings(
+            max_examples=1, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+        ),
+    )
+    return found.first
