@@ -256,8 +256,6 @@ def _bar() -> Iterator[Progress]:
 
 def _print(audit: MechanismAudit, path: Path, as_json: bool) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from dpaudit.mechanism import text
 
@@ -265,18 +263,27 @@ def _print(audit: MechanismAudit, path: Path, as_json: bool) -> None:
         typer.echo(json.dumps(text.document(audit), indent=1))
         return
     console = Console()
-    console.print(Text(f"{audit.verdict.status}: {audit.mechanism}: {audit.verdict.reason}"))
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 1))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for title, value in text.rows(audit):
-        table.add_row(title, Text(value))
-    console.print(table)
-    for note in audit.notes:
-        console.print(Text(f"Note: {note}"))
+    lines = [("", f"{audit.verdict.status}: {audit.mechanism}: {audit.verdict.reason}"), *text.rows(audit)]
+    lines += [("Note", note) for note in audit.notes]
     if audit.witness is not None:
         where = f" {audit.mechanism}" if ":" in audit.mechanism or audit.mechanism in _names() else ""
-        console.print(Text(f"Witness: {path}. To count again: dpaudit mechanism{where} --replay {path}"))
+        again = f"{path}; to count again: dpaudit mechanism{where} --replay {path}"
+        lines.append(("Witness", again))
+    for title, value in lines:
+        for line in _wrapped(title, value, console.width):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _wrapped(title: str, value: str, width: int) -> list[str]:
+    """A name and its value in two columns, or a paragraph where there is no name."""
+    from textwrap import wrap
+
+    if not title:
+        return [*wrap(value, width), ""]
+    start = f" {title:<12} "
+    return wrap(
+        value, width, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False
+    )
 
 
 def _replayed(name: str | None, path: Path, seed: int, alpha: float, as_json: bool) -> int:

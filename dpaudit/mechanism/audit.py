@@ -112,15 +112,26 @@ def audit_mechanism(
         UsageError: no claim, no domain, a mechanism that cannot be called, or one that takes none of the
             data.
     """
-    start = time.monotonic()
     settings = settings or Settings()
     claim = guarantee or stated_claim(mechanism, epsilon, delta)
     domains = stated_domains(mechanism, domain, adjacency, inside, path)
     title = name or getattr(mechanism, "__qualname__", type(mechanism).__name__)
+    return _audited(call_of(mechanism), title, claim, domains, settings, progress)
+
+
+def _audited(
+    call: Call,
+    title: str,
+    claim: Guarantee,
+    domains: tuple[Domain, ...],
+    settings: Settings,
+    progress: Progress,
+) -> MechanismAudit:
+    start = time.monotonic()
     with ExitStack() as stack:
         drawer_of = _drawers(settings, stack)
         first = some_data(domains[-1])
-        source = randomness(call_of(mechanism), drawer_of, first)
+        source = randomness(call, drawer_of, first)
         screen = Screen(drawer=drawer_of(source.call), guarantee=claim, size=1, root=settings.seed)
         each = cost(screen.drawer, first[0], (settings.seed, 8))
         confirmations, notes, examples = _confirmed(screen, domains, settings, each, progress)

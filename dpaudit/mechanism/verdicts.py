@@ -77,7 +77,7 @@ def _refuted(by: Confirmation, guarantee: Guarantee) -> str:
 
 
 def _p(value: float) -> str:
-    return f"= {value:.2g}" if value > 1e-99 else "< 1e-99"
+    return f"= {value:.2g}" if value > 1.1e-100 else "< 1e-99"
 
 
 def _elsewhere(by: Confirmation, guarantee: Guarantee) -> str:

@@ -22,7 +22,8 @@ from dpaudit.check import FloatArray, in_range
 from dpaudit.errors import UsageError
 from dpaudit.stats.binomial import lower, upper
 
-LEAST_P = 1e-300
+LEAST_P = 1e-100
+"""Smaller p-values are not told apart."""
 _MISSED = 0.02
 """Share of alpha that the interval of q may miss."""
 _PIECES, _BLOCKS = 128, 384

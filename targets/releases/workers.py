@@ -7,14 +7,13 @@ the pipe in its hands, and here dying is what some mechanisms do.
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import signal
-import sys
 import time
 from collections import deque
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any
 
@@ -26,6 +25,9 @@ from dpaudit.targets.releases.drawing import Key, Stretch, outputs_of, pieces
 from dpaudit.targets.releases.reading import DIED, OUT_OF_TIME, Failure, read
 
 _SECONDS_OF_A_TASK = 0.25
+_READY = "ready"
+_IMPORTABLE = "Expected a mechanism that another process can import"
+_INSTEAD = "Move it to the top of a module, or draw in this process (--inline, workers=0)."
 _START = 60.0
 """Seconds that a worker may take to start and to import the mechanism."""
 
@@ -67,13 +69,11 @@ class WorkerDrawer:
         self._count = workers or min(available_cores(), 4)
         self._workers: list[_Worker] = []
         self._seconds = 1e-4
+        self._call = call
         try:
-            self._call = pickle.dumps(call)
+            ForkingPickler.dumps(call)
         except Exception as error:
-            raise UsageError(
-                f"Expected a mechanism that another process can import, found: {error}. "
-                "Move it to the top of a module, or draw in this process."
-            ) from None
+            raise UsageError(f"{_IMPORTABLE}, found: {error}. {_INSTEAD}") from None
 
     def __enter__(self) -> WorkerDrawer:
         """Return the drawer itself."""
@@ -92,10 +92,9 @@ class WorkerDrawer:
         start = time.perf_counter()
         todo = deque(pieces(size, key, length))
         done: dict[int, Outputs] = {}
-        packed = pickle.dumps(data)
         try:
             while todo or any(worker.stretch for worker in self._workers):
-                self._hand_out(todo, packed)
+                self._hand_out(todo, data)
                 self._collect(todo, done)
         except BaseException:
             self.__exit__(None, None, None)
@@ -104,7 +103,7 @@ class WorkerDrawer:
         self._seconds = max(0.5 * (self._seconds + spent), 1e-7)
         return joined([done[first] for first in sorted(done)])
 
-    def _hand_out(self, todo: deque[Stretch], data: bytes) -> None:
+    def _hand_out(self, todo: deque[Stretch], data: Any) -> None:
         """Give every idle worker something to do, and start workers as long as some are missing."""
         while todo:
             idle = next((worker for worker in self._workers if worker.stretch is None), None)
@@ -126,9 +125,7 @@ class WorkerDrawer:
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(
-            target=_serve, args=(theirs, self._call, list(sys.path), self.timeout), daemon=True
-        )
+        process = context.Process(target=_serve, args=(theirs, self._call, self.timeout), daemon=True)
         process.start()
         theirs.close()
         worker = _Worker(process=process, pipe=ours)
@@ -157,12 +154,17 @@ class WorkerDrawer:
         try:
             answer = worker.pipe.recv()
         except (EOFError, OSError):
+            if not worker.started:
+                raise UsageError(f"{_IMPORTABLE}, found that it cannot. {_INSTEAD}") from None
             self._lose(worker, stretch, DIED, todo, done)
             return
-        if isinstance(answer, str):
+        if answer == _READY:
+            worker.started = True
+        elif isinstance(answer, str):
             raise UsageError(answer)
-        worker.started, worker.stretch = True, None
-        done[stretch.start] = answer
+        else:
+            worker.stretch = None
+            done[stretch.start] = answer
 
     def _lose(
         self,
@@ -185,25 +187,17 @@ class WorkerDrawer:
         todo.extendleft(reversed(shifted))
 
 
-def _serve(pipe: Connection, packed: bytes, path: list[str], timeout: float) -> None:
-    """Answer stretches until the pipe closes. All that is unpickled was pickled by the parent process."""
+def _serve(pipe: Connection, call: Call, timeout: float) -> None:
+    """Answer stretches until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.path[:] = path
-    try:
-        call = pickle.loads(packed)
-    except Exception as error:
-        pipe.send(
-            f"Expected a mechanism that another process can import, found {type(error).__name__}: {error}. "
-            "Draw in this process."
-        )
-        return
+    pipe.send(_READY)
     while True:
         try:
             data, stretch = pipe.recv()
         except (EOFError, OSError):
             return
         try:
-            answer: Outputs | str = outputs_of(call, pickle.loads(data), stretch, timeout)
+            answer: Outputs | str = outputs_of(call, data, stretch, timeout)
         except UsageError as error:
             answer = str(error)
         pipe.send(answer)
