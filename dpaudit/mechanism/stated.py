@@ -12,6 +12,10 @@ from dpaudit.claim import Adjacency
 from dpaudit.domains import Domain, parse
 from dpaudit.errors import UsageError
 from dpaudit.stats.guarantees import ApproximateDP
+from dpaudit.strategies import Neighbours
+
+_SOME = 5
+_EXACT = ("value(", "answers(")
 
 
 def stated_claim(mechanism: Any, epsilon: float | None, delta: float | None) -> ApproximateDP:
@@ -32,7 +36,11 @@ def stated_domains(
     inside: bool,
     path: Path | None,
 ) -> tuple[Domain, ...]:
-    """The domain itself and, unless that is all, with records that lie outside of it."""
+    """The domain itself and, for data sets of records, the same with records that lie outside of it.
+
+    A record that nobody expects can be in a data set; a single value or query answers are what the claim says
+    they are. A strategy of the user's own is drawn as it is.
+    """
     if isinstance(domain, Domain):
         return (domain,)
     text = domain or getattr(mechanism, "domain", None)
@@ -45,24 +53,32 @@ def stated_domains(
     if between is None and domain is None and getattr(mechanism, "adjacency", None) is not None:
         between = Adjacency(mechanism.adjacency)
     strict = parse(text, adjacency=between, inside=True, path=path)
-    if inside:
+    if inside or text.lstrip().startswith(_EXACT):
         return (strict,)
     whole = parse(text, adjacency=between, path=path)
     return (whole,) if ":" in text and "(" not in text else (strict, whole)
 
 
 def some_data(data: Domain) -> Sequence[Any]:
-    """Some data sets of the domain, to try the mechanism on."""
-    found = [pair.first for pair in data.patterns[:6]]
-    return found or [_any(data)]
+    """Some data sets of the domain, to try the mechanism on: known patterns, and ones that are drawn."""
+    spread = data.patterns[:: max(1, len(data.patterns) // _SOME)]
+    return [pair.first for pair in (*spread[:_SOME], *_drawn(data))]
 
 
-def _any(data: Domain) -> Any:
-    found = hypothesis.find(
-        data.pairs,
-        lambda pair: True,
-        settings=hypothesis.settings(
-            max_examples=1, database=None, suppress_health_check=list(hypothesis.HealthCheck)
-        ),
+def _drawn(data: Domain) -> list[Neighbours[Any]]:
+    found: list[Neighbours[Any]] = []
+
+    @hypothesis.settings(
+        max_examples=_SOME,
+        database=None,
+        deadline=None,
+        phases=(hypothesis.Phase.generate,),
+        suppress_health_check=list(hypothesis.HealthCheck),
     )
-    return found.first
+    @hypothesis.seed(0)
+    @hypothesis.given(data.pairs)
+    def keep(pair: Neighbours[Any]) -> None:
+        found.append(pair)
+
+    keep()
+    return found
