@@ -84,7 +84,8 @@ def refutes(counts: Counts, line: Line, alpha: float) -> bool:
         alpha: error probability.
 
     Returns:
-        False without trials, and where alpha is below `LEAST_P`. Costs 50,000 incomplete beta functions, whatever the number of trials.
+        False without trials, and where alpha is below `LEAST_P`. Costs 50,000 incomplete beta functions,
+        whatever the number of trials.
     """
     in_range("alpha", alpha, 0.0, 1.0, open_low=True, open_high=True)
     if not counts.trials or not counts.other_trials or math.isinf(line.slope) or alpha < 0.99 * LEAST_P:

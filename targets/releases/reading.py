@@ -18,6 +18,7 @@ MOST_NUMBERS = 512
 """Numbers of one output that are looked at."""
 _DEEPEST = 6
 _LONGEST_TEXT = 200
+"""Characters that are shown; all are compared."""
 _EXACT_INTEGERS = 2**53
 
 
@@ -54,7 +55,7 @@ class _Leaves:
 
     def word(self, path: str, text: str) -> None:
         if len(self.words) < MOST_NUMBERS:
-            self.words[path] = text[:_LONGEST_TEXT]
+            self.words[path] = text
         else:
             self.dropped += 1
 
@@ -120,7 +121,7 @@ def _table(labels: list[str], rows: list[_Leaves]) -> Outputs:
                 code = text_hash(text)
                 words[i, word_place[path]] = code
                 if len(vocabulary) < 1000:
-                    vocabulary[code] = text
+                    vocabulary[code] = text[:_LONGEST_TEXT]
     return Outputs(
         kinds=np.array([names.index(label) for label in labels], dtype=np.int64),
         labels=tuple(names),
