@@ -425,10 +425,16 @@ def test_workers_outlive_what_kills_them(importable):
     assert [table.labels[kind] == "killed its process" for kind in table.kinds] == rng_says
 
 
-def test_workers_say_so_where_they_cannot_import_a_module():
-    with WorkerDrawer(call_of(with_generator), workers=1) as drawer:
-        with pytest.raises(UsageError, match="another process can import"):
-            drawer.draw([1.0], 2, KEY)
+def test_workers_say_so_where_they_cannot_import_a_module(tmp_path, monkeypatch):
+    (tmp_path / "gone_for_workers.py").write_text(IMPORTABLE)
+    with monkeypatch.context() as here:
+        here.syspath_prepend(str(tmp_path))
+        call = call_of(importlib.import_module("gone_for_workers").laplace)
+    with (
+        WorkerDrawer(call, workers=1) as drawer,
+        pytest.raises(UsageError, match="another process can import, found: No module"),
+    ):
+        drawer.draw([1.0], 2, KEY)
 
 
 def test_workers_refuse_what_no_other_process_can_import():
