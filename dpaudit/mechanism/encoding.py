@@ -93,7 +93,10 @@ def _array(document: Mapping[str, Any]) -> Any:
 
 
 def _scalar(document: Mapping[str, Any]) -> Any:
-    return _dtype(document, "fiubcUS").type(decode(document["value"]))
+    found = decode(document["value"])
+    if isinstance(found, (list, tuple, dict, np.ndarray)):
+        raise TypeError(f"{type(found).__name__} in place of a number")
+    return _dtype(document, "fiubcUS").type(found)
 
 
 def _dtype(document: Mapping[str, Any], kinds: str) -> np.dtype[Any]:
