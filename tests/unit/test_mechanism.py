@@ -11,7 +11,7 @@ from dpaudit.mechanism import ApproximateDP, GaussianDP, Settings, assert_dp, au
 from dpaudit.mechanism.text import document, short
 from dpaudit.registry import MECHANISMS, resolve
 
-SMALL = Settings(samples=20_000, examples=40)
+SMALL = Settings(samples=6_000, examples=16)
 LIST = "list(float(0, 1), max_size=6)"
 PLANTED = sorted(name for name in MECHANISMS if name.startswith("planted-") and name != "planted-control")
 
@@ -46,15 +46,21 @@ def test_there_are_seven_planted_faults():
     assert len(PLANTED) == 7
 
 
-def test_a_sound_mechanism_is_not_refuted_and_its_ceiling_is_told():
-    audit = audited(sound)
+@pytest.fixture(scope="module")
+def sound_audit():
+    """Of a sound mechanism, as `assert_dp` passes it on."""
+    return assert_dp(sound, epsilon=1.0, domain=LIST, settings=SMALL)
+
+
+def test_a_sound_mechanism_is_not_refuted_and_its_ceiling_is_told(sound_audit):
+    audit = sound_audit
     assert audit.verdict.status.name == "NOT_REFUTED"
-    assert audit.outputs <= 1.2 * 20_000
     best = audit.confirmations[0]
     assert best.lower <= 1.0 < best.ceiling
     assert best.detectable > 1.0
 
 
+@pytest.mark.slow
 def test_too_few_outputs_are_inconclusive():
     audit = audited(sound, epsilon=8.0, settings=Settings(samples=400, examples=5))
     assert audit.verdict.status.name == "INCONCLUSIVE"
@@ -83,15 +89,16 @@ def none_without_data(data, rng):
 
 
 def tells_in_its_message(data, rng):
-    raise ValueError(f"no {sound(data, rng)} and {len(data)}") if rng.random() < 0.5 else KeyError()
+    raise ValueError("no data" if not data else "bad data") if rng.random() < 0.5 else KeyError("key")
 
 
 @pytest.mark.parametrize(
     ("mechanism", "event"),
     [
         (raises_without_data, "raised ValueError"),
-        (changes_its_type, "float"),
+        (changes_its_type, "output is: int"),
         (none_without_data, "None"),
+        (tells_in_its_message, "data'"),
         (lambda data, rng: math.nan if len(data) > 2 else float(rng.normal()), "NaN"),
         (lambda data, rng: {"a": 1.0, "b": 2.0} if len(data) > 2 else {"a": float(rng.normal())}, ""),
         (lambda data, rng: ["x", "y"][: min(len(data), 2)], ""),
@@ -103,8 +110,13 @@ def test_odd_outputs_are_events(mechanism, event):
     assert event in audit.witness.event_words
 
 
+@pytest.mark.slow
 def test_a_mechanism_that_hangs_on_some_data_is_refuted():
-    audit = audited(hangs_on_one, settings=Settings(samples=400, examples=6, timeout=0.01))
+    audit = audited(
+        hangs_on_one,
+        settings=Settings(samples=400, examples=2, timeout=0.01),
+        domain="list(int(0, 1), max_size=1)",
+    )
     assert audit.verdict.status.name == "REFUTED"
     assert "ran out of time" in audit.witness.event_words
 
@@ -113,11 +125,12 @@ def test_a_mechanism_that_takes_none_of_the_data_is_one_line():
     def refuses(data, rng):
         raise TypeError("expected text")
 
-    with pytest.raises(UsageError, match="raised on all .* TypeError: expected text") as error:
+    with pytest.raises(UsageError, match=r"raised on all .* TypeError: expected text") as error:
         audited(refuses)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_mechanism_that_refuses_records_outside_of_its_domain_does_what_it_should():
     def strict(data, rng):
         if not all(0 <= x <= 1 for x in data):
@@ -129,19 +142,17 @@ def test_a_mechanism_that_refuses_records_outside_of_its_domain_does_what_it_sho
     assert any("refuses records outside of the stated domain" in note for note in audit.notes)
 
 
+@pytest.mark.slow
 def test_records_outside_are_tried_unless_one_says_inside():
-    def trusts(data, rng):
-        return float(sum(data)) + float(rng.geometric(0.6) - rng.geometric(0.6))
+    def lets_nan_through(data, rng):
+        return math.nan if any(map(math.isnan, data)) else sound(data, rng)
 
-    whole = audited(lambda data, rng: math.nan if any(map(math.isnan, data)) else sound(data, rng))
+    whole = audited(lets_nan_through)
     assert whole.verdict.status.name == "REFUTED"
     assert whole.witness.outside
     assert any("outside of the stated domain" in note for note in whole.notes)
-    strict = audited(
-        lambda data, rng: math.nan if any(map(math.isnan, data)) else sound(data, rng), inside=True
-    )
+    strict = audited(lets_nan_through, inside=True)
     assert strict.verdict.status.name == "NOT_REFUTED"
-    assert trusts([1.0], np.random.default_rng(0)) is not None
 
 
 def test_what_always_puts_out_the_same_is_inconclusive_and_said_so():
@@ -157,6 +168,7 @@ def test_a_deterministic_function_of_the_data_is_refuted():
     assert any("a release without randomness protects nothing" in note for note in audit.notes)
 
 
+@pytest.mark.slow
 def test_global_randomness_is_named():
     def careless(data, rng):
         return float(len(data) + np.random.laplace())
@@ -168,6 +180,7 @@ def test_global_randomness_is_named():
     assert any("cannot be seeded" in note for note in own.notes)
 
 
+@pytest.mark.slow
 def test_a_gaussian_without_delta_is_named():
     def gaussian(data, rng):
         return float(len(data) + 4.0 * rng.normal())
@@ -201,6 +214,7 @@ def test_claims_are_found_on_the_mechanism_or_asked_for():
         Settings(alpha=0.0)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_witness():
     def leaks(data, rng):
         return float(len(data) + rng.laplace(scale=0.5))
@@ -216,6 +230,7 @@ def test_the_same_seed_gives_the_same_witness():
     assert (first.witness.hits, first.witness.event) != (other.witness.hits, other.witness.event)
 
 
+@pytest.mark.slow
 def test_the_best_bound_needs_all_outputs():
     def leaks(data, rng):
         return len(data) + int(rng.geometric(1 - math.exp(-1)) - rng.geometric(1 - math.exp(-1)))
@@ -228,9 +243,8 @@ def test_the_best_bound_needs_all_outputs():
     assert "0.1-GDP is claimed" in curve.verdict.reason
 
 
-def test_assert_dp_passes_and_fails_with_a_short_message():
-    audit = assert_dp(sound, epsilon=1.0, domain=LIST, settings=SMALL)
-    assert audit.verdict.status.name == "NOT_REFUTED"
+def test_assert_dp_passes_and_fails_with_a_short_message(sound_audit):
+    assert sound_audit.mechanism == "sound"
     with pytest.raises(AssertionError) as error:
         assert_dp(raises_without_data, epsilon=1.0, domain=LIST, settings=SMALL)
     lines = str(error.value).splitlines()
@@ -238,9 +252,10 @@ def test_assert_dp_passes_and_fails_with_a_short_message():
     assert len(lines) <= 8
     assert all(len(line) < 600 for line in lines)
     with pytest.raises(AssertionError, match="INCONCLUSIVE"):
-        assert_dp(sound, epsilon=9.0, domain=LIST, settings=Settings(samples=400, examples=3))
+        assert_dp(lambda data, rng: 1.0, epsilon=9.0, domain=LIST, settings=Settings(samples=400, examples=3))
 
 
+@pytest.mark.slow
 def test_text_and_json_say_the_same():
     import json
 

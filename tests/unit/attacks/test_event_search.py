@@ -497,7 +497,7 @@ def test_records_that_come_out_are_found():
 
 def test_nothing_is_chosen_where_nothing_varies():
     same = read([1.0] * 50)
-    assert choose(Samples(first=same, second=same), CLAIM) is None
+    assert choose(Samples(first=same, second=same, records=(0.5, 1.0)), CLAIM) is None
     assert choose(Samples(first=read([None] * 50), second=read([None] * 50)), CLAIM) is None
 
 

@@ -383,6 +383,7 @@ def test_words_name_the_claim():
 # Power
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("claim", "q", "trials"),
     [
