@@ -46,8 +46,10 @@ class Tree:
         nodes = len(self.value)
         lengths = {len(each) for each in (self.column, self.threshold, self.left, self.right, self.value)}
         inner = [i for i in range(nodes) if lengths == {nodes} and self.column[i] >= 0]
-        if not nodes or lengths != {nodes} or not all(
-            0 <= side[i] < nodes for i in inner for side in (self.left, self.right)
+        if (
+            not nodes
+            or lengths != {nodes}
+            or not all(0 <= side[i] < nodes for i in inner for side in (self.left, self.right))
         ):
             raise UsageError("Expected a tree whose nodes exist, found none. Restore the file.")
 

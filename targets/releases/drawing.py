@@ -103,7 +103,7 @@ def _many(call: Call, data: Any, stretch: Stretch, timeout: float) -> Outputs:
     return read_array(values) if isinstance(values, np.ndarray) else read(values)
 
 
-def _counted(found: Any, size: int) -> Sequence[Any] | np.ndarray[Any, Any]:
+def _counted(found: Any, size: int) -> Any:
     """What one call gave, if it is as many outputs as were asked for."""
     single = isinstance(found, (str, bytes, dict, set)) or not hasattr(found, "__iter__")
     if single or getattr(found, "shape", None) == ():
@@ -111,7 +111,7 @@ def _counted(found: Any, size: int) -> Sequence[Any] | np.ndarray[Any, Any]:
             f"Expected {size} outputs of one call, found one {type(found).__name__}. "
             "Return an array or a list of them, or leave out the size and return one."
         )
-    values: Sequence[Any] = found if isinstance(found, np.ndarray) else list(found)
+    values: Any = found if isinstance(found, np.ndarray) else list(found)
     if len(values) != size:
         raise UsageError(
             f"Expected {size} outputs of one call, found {len(values)}. "
