@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from dpaudit.cli import main
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = """
 import math
@@ -71,6 +73,7 @@ def test_a_refutation_exits_with_one_and_its_witness_is_replayed(folder: Path) -
     assert json.loads(other.stdout)["refuted"] is False
 
 
+@pytest.mark.slow
 def test_the_exit_codes_of_the_other_verdicts(folder: Path) -> None:
     sound = dpaudit(folder, "releases:sound", *DOMAIN, *QUICK, "--json", "--witness", "sound.json")
     assert sound.returncode == 0, sound.stderr
@@ -106,13 +109,21 @@ def test_the_exit_codes_of_the_other_verdicts(folder: Path) -> None:
     ],
 )
 def test_every_mistake_is_one_line_and_exits_with_two(
-    arguments: tuple[str, ...], says: str, folder: Path
+    arguments: tuple[str, ...],
+    says: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = dpaudit(folder, *arguments)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    """In this process, which spares eighteen starts of Python."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["dpaudit", "mechanism", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    shown = capsys.readouterr().err
+    assert left.value.code == 2, shown
+    assert says in shown
+    assert len(shown.strip().splitlines()) == 1, shown
 
 
 def test_the_list_names_what_can_be_audited(folder: Path) -> None:
@@ -121,6 +132,7 @@ def test_the_list_names_what_can_be_audited(folder: Path) -> None:
     assert len(names) > 90
 
 
+@pytest.mark.slow
 def test_a_curve_may_be_claimed(folder: Path) -> None:
     done = dpaudit(folder, "releases:leaky", *DOMAIN, *QUICK, "--mu", "0.5", "--json", "--witness", "mu.json")
     assert done.returncode == 1, done.stderr
