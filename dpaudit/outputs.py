@@ -49,11 +49,15 @@ class Outputs:
 
     @cached_property
     def fingerprints(self) -> HashArray:
-        """(n,) hash of each whole output, bit by bit: its kind, numbers and words."""
+        """(n,) hash of each whole output, bit by bit: its kind, numbers and words.
+
+        What an output lacks adds nothing: the hash is the same in a table that has more columns.
+        """
         total = self.kind_hashes()
-        for names, columns in ((self.paths, bits(self.numbers)), (self.word_paths, self.words)):
-            for path, column in zip(names, columns.T, strict=True):
-                total = total + _scattered(column ^ np.uint64(text_hash(path)))
+        for path, column, numbers in zip(self.paths, bits(self.numbers).T, self.numbers.T, strict=True):
+            total = total + np.where(np.isnan(numbers), np.uint64(0), _scattered(column ^ _place(path)))
+        for path, column in zip(self.word_paths, self.words.T, strict=True):
+            total = total + np.where(column == 0, np.uint64(0), _scattered(column ^ _place(path)))
         return _scattered(total)
 
     def rows(self, where: slice) -> Outputs:
@@ -109,6 +113,10 @@ def text_hash(text: str) -> int:
 def bits(numbers: FloatArray) -> HashArray:
     """The 64 bits of each float, all NaNs alike; same shape."""
     return np.ascontiguousarray(np.where(np.isnan(numbers), np.nan, numbers)).view(np.uint64)
+
+
+def _place(path: str) -> np.uint64:
+    return np.uint64(text_hash(path))
 
 
 def _scattered(word: HashArray) -> HashArray:

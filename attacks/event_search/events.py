@@ -66,7 +66,7 @@ def _words(feature: Feature, above: bool, sign: str, threshold: float) -> str:
         case "word" | "whole output":
             return f"{place} {is_not} {feature.shown or 'a certain one'}"
         case "records put out":
-            least = math.floor(threshold) + 1
+            least = math.floor(threshold) + 1 if math.isfinite(threshold) else threshold
             return f"{'at least' if above else 'fewer than'} {least} of its numbers equal a record bit by bit"
         case "difference":
             return f"output{feature.words[1]} - output{feature.words[0]} {sign} {threshold!r}"

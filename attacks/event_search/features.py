@@ -7,15 +7,29 @@ the claim speaks about.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dpaudit.check import FloatArray
+from dpaudit.errors import UsageError, nearest
 from dpaudit.outputs import HashArray, Outputs, bits
 
 _MANTISSA = 52
+_NEEDED = {
+    "equals": (1, 0),
+    "count of": (1, 0),
+    "difference": (0, 2),
+    "word": (0, 1),
+    "whole output": (0, 1),
+    "ranked outputs": (2, 1),
+    "kind": (0, 1),
+}
+"""Least number of constants and of words of a feature; none of the others."""
+_HASHED = ("word", "whole output", "ranked outputs")
+_HASH = re.compile("[0-9a-f]{1,16}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +50,24 @@ class Feature:
     words: tuple[str, ...] = ()
     shown: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse a feature that cannot be computed, such as one from a file that somebody changed."""
+        if self.name not in FEATURES:
+            raise UsageError(f"Expected a known feature, found {self.name!r}: {nearest(self.name, FEATURES)}")
+        constants, words = _NEEDED.get(self.name, (0, 0))
+        ranked = self.name == "ranked outputs" and len(self.constants) != len(self.words) + 1
+        if len(self.constants) < constants or len(self.words) < words or ranked:
+            raise UsageError(
+                f"Expected constants and words that fit the feature {self.name!r}, "
+                f"found {len(self.constants)} and {len(self.words)}. Restore the file."
+            )
+        if self.name in _HASHED and not all(_HASH.fullmatch(word) for word in self.words):
+            raise UsageError(f"Expected hashes as words of the feature {self.name!r}. Restore the file.")
+
     def values(self, outputs: Outputs) -> FloatArray:
         """(n,) float64; NaN where it has no meaning."""
-        return FEATURES[self.name](outputs, self)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return FEATURES[self.name](outputs, self)
 
 
 def matrix(outputs: Outputs, features: Sequence[Feature]) -> FloatArray:

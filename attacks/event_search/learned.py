@@ -15,6 +15,7 @@ import numpy as np
 
 from dpaudit.attacks.event_search.features import Feature, matrix
 from dpaudit.check import FloatArray, IntArray
+from dpaudit.errors import UsageError
 from dpaudit.outputs import Outputs
 
 _ROWS = 20_000
@@ -40,6 +41,18 @@ class Tree:
     right: tuple[int, ...]
     value: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse nodes that do not exist."""
+        nodes = len(self.value)
+        lengths = {len(each) for each in (self.column, self.threshold, self.left, self.right, self.value)}
+        inner = [i for i in range(nodes) if lengths == {nodes} and self.column[i] >= 0]
+        if (
+            not nodes
+            or lengths != {nodes}
+            or not all(0 <= side[i] < nodes for i in inner for side in (self.left, self.right))
+        ):
+            raise UsageError("Expected a tree whose nodes exist, found none. Restore the file.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnedScore:
@@ -60,6 +73,13 @@ class LearnedScore:
     scale: tuple[float, ...]
     weights: tuple[float, ...] = ()
     trees: tuple[Tree, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit together, such as in a file that somebody changed."""
+        k = len(self.base)
+        fit = all(len(each) == k for each in (self.fill, self.centre, self.scale, self.weights or self.fill))
+        if not k or not fit or any(max(tree.column) >= k for tree in self.trees):
+            raise UsageError(f"Expected a score of {k} features throughout, found another number of them.")
 
     def values(self, outputs: Outputs) -> FloatArray:
         """(n,) scores."""

@@ -29,7 +29,7 @@ def propose(outputs: Outputs, records: Sequence[float] = ()) -> list[Feature]:
         At most some 300, the more readable ones first.
     """
     found = [*_kinds(outputs), *_values(outputs), *_aggregates(outputs), *_words(outputs), *_wholes(outputs)]
-    if records and outputs.paths:
+    if records and _varying(outputs.numbers):
         found.append(Feature(name="records put out", constants=tuple(dict.fromkeys(records))[:1000]))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from dpaudit.errors import UsageError
 
 _MARK = "$"
+_DTYPE = re.compile("[<>=|]?[A-Za-z]+[0-9]{0,9}")
+"""Plain names of dtypes: no fields, no shapes."""
 
 
 def text_of(value: Any) -> str:
@@ -29,6 +32,8 @@ def encode(value: Any) -> Any:
         return value if abs(value) < 2**53 else {_MARK: "int", "value": str(value)}
     if isinstance(value, float):
         return value if math.isfinite(value) else {_MARK: "float", "value": repr(value)}
+    if isinstance(value, complex):
+        return {_MARK: "complex", "value": [encode(value.real), encode(value.imag)]}
     if isinstance(value, bytes):
         return {_MARK: "bytes", "value": value.hex()}
     if isinstance(value, list):
@@ -73,19 +78,48 @@ def decode(document: Any) -> Any:
         )
     try:
         return _DECODERS[kind](document)
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, AttributeError, MemoryError) as error:
         raise UsageError(f"Expected data of kind {kind!r}, found: {error}. Restore the file.") from None
 
 
 def _array(document: Mapping[str, Any]) -> Any:
-    dtype = np.dtype(str(document["dtype"]))
-    if dtype.kind not in "fiubcUSO" or (dtype.kind == "O" and not isinstance(document["value"], list)):
-        raise ValueError(f"dtype {dtype}")
-    return np.array(decode(document["value"]), dtype=dtype).reshape(document["shape"])
+    flat = _items(document)
+    dtype = _dtype(document, "fiubcUSO")
+    # Item by item where they are objects: numpy would take lists among them for further axes.
+    array = np.empty(len(flat), dtype=dtype)
+    for i, item in enumerate(flat) if dtype.kind == "O" else ():
+        array[i] = item
+    return (array if dtype.kind == "O" else np.array(flat, dtype=dtype)).reshape(document["shape"])
 
 
 def _scalar(document: Mapping[str, Any]) -> Any:
-    return np.dtype(str(document["dtype"])).type(decode(document["value"]))
+    found = decode(document["value"])
+    if isinstance(found, (list, tuple, dict, np.ndarray)):
+        raise TypeError(f"{type(found).__name__} in place of a number")
+    return _dtype(document, "fiubcUS").type(found)
+
+
+def _dtype(document: Mapping[str, Any], kinds: str) -> np.dtype[Any]:
+    name = str(document["dtype"])
+    if not _DTYPE.fullmatch(name):
+        raise ValueError(f"dtype {name[:40]!r}")
+    dtype = np.dtype(name)
+    if dtype.kind not in kinds:
+        raise ValueError(f"dtype {name!r}")
+    return dtype
+
+
+def _items(document: Mapping[str, Any]) -> list[Any]:
+    """The decoded list inside; a text is no list of its letters."""
+    found = decode(document["value"])
+    if not isinstance(found, list):
+        raise TypeError(f"{type(found).__name__} in place of a list")
+    return found
+
+
+def _complex(document: Mapping[str, Any]) -> complex:
+    real, imag = _items(document)
+    return complex(real, imag)
 
 
 def _frame(document: Mapping[str, Any]) -> Any:
@@ -99,10 +133,11 @@ def _frame(document: Mapping[str, Any]) -> Any:
 _DECODERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "int": lambda d: int(d["value"]),
     "float": lambda d: float(d["value"]),
+    "complex": _complex,
     "bytes": lambda d: bytes.fromhex(d["value"]),
-    "tuple": lambda d: tuple(decode(d["value"])),
-    "set": lambda d: set(decode(d["value"])),
-    "frozenset": lambda d: frozenset(decode(d["value"])),
+    "tuple": lambda d: tuple(_items(d)),
+    "set": lambda d: set(_items(d)),
+    "frozenset": lambda d: frozenset(_items(d)),
     "dict": lambda d: {decode(key): decode(item) for key, item in d["value"]},
     "array": _array,
     "scalar": _scalar,

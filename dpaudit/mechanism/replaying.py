@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from dpaudit.mechanism.verdicts import p_words
 from dpaudit.mechanism.witness import Witness
 from dpaudit.stats.event_test import Counts, largest_refuted, p_value, refutes
 from dpaudit.targets.releases.calls import call_of
@@ -40,7 +41,7 @@ class Replayed:
         verdict = "REFUTED again" if self.refuted else "NOT REFUTED by fresh outputs"
         return (
             f"{verdict}: {symbol} is at least {self.lower:.4g} where {old.guarantee.words()} is claimed "
-            f"(p = {self.p_value:.2g}).\n"
+            f"(p {p_words(self.p_value)}).\n"
             f"{old.event_words}: now {new.hits:,} of {new.trials:,} times and {new.other_hits:,} of "
             f"{new.other_trials:,} on the neighbour; in the witness {old.hits:,} of {old.trials:,} and "
             f"{old.other_hits:,} of {old.other_trials:,}."

@@ -8,6 +8,9 @@ from dpaudit.mechanism.confirmation import Confirmation
 from dpaudit.stats.guarantees import ApproximateDP, GaussianDP, Guarantee, SeveralDP
 from dpaudit.verdict import Status, Verdict
 
+_SMALL_P = 1e-12
+"""Below it a p-value is not told: the exact test knows none that are much smaller."""
+
 
 def judged(confirmations: tuple[Confirmation, ...], guarantee: Guarantee, *, nothing: str) -> Verdict:
     """Judge a claim.
@@ -71,13 +74,14 @@ def _refuted(by: Confirmation, guarantee: Guarantee) -> str:
     return (
         f"{guarantee.symbol} is at least {by.lower:.4g} where {guarantee.words()} is claimed: "
         f"of {counts.trials:,} outputs on each data set, {counts.hits:,} and {counts.other_hits:,} "
-        f"were such that {by.tried.event_words} (p {_p(by.p_value)})."
+        f"were such that {by.tried.event_words} (p {p_words(by.p_value)})."
         f"{_elsewhere(by, guarantee)}{_reading(by, guarantee)}"
     )
 
 
-def _p(value: float) -> str:
-    return f"= {value:.2g}" if value > 1.1e-100 else "< 1e-99"
+def p_words(value: float) -> str:
+    """A p-value with its sign of relation."""
+    return f"= {value:.2g}" if value > _SMALL_P else f"< {_SMALL_P:g}"
 
 
 def _elsewhere(by: Confirmation, guarantee: Guarantee) -> str:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dpaudit import __version__
 from dpaudit.attacks.event_search.events import Event
+from dpaudit.check import in_range
 from dpaudit.errors import UsageError
 from dpaudit.mechanism.confirmation import Confirmation
 from dpaudit.mechanism.encoding import decode, encode
@@ -28,6 +29,7 @@ _KINDS: dict[str, type[Any]] = {
     "renyi": RenyiDP,
 }
 _LARGEST = 50_000_000
+_MOST_TRIALS = 10**10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,15 @@ class Witness:
     versions: dict[str, str]
     created: str
 
+    def __post_init__(self) -> None:
+        """Refuse counts, claims and seeds that cannot be, such as in a file that somebody changed."""
+        for name in ("trials", "other_trials"):
+            in_range(name, getattr(self, name), 1, _MOST_TRIALS, remedy="Restore the file.")
+        in_range("hits", self.hits, 0, self.trials, remedy="Restore the file.")
+        in_range("other_hits", self.other_hits, 0, self.other_trials, remedy="Restore the file.")
+        in_range("seed", self.seed, 0, 2**63, remedy="Restore the file.")
+        _ = self.guarantee
+
     @property
     def guarantee(self) -> Guarantee:
         """The claim.
@@ -93,11 +104,13 @@ class Witness:
         """
         if self.claim_kind not in _KINDS:
             raise UsageError(f"Expected a kind of claim among {sorted(_KINDS)}, found {self.claim_kind!r}.")
-        fields = {k: tuple(map(tuple, v)) if k == "points" else v for k, v in self.claim.items()}
         try:
+            fields = {k: tuple(map(tuple, v)) if k == "points" else v for k, v in self.claim.items()}
             made: Guarantee = _KINDS[self.claim_kind](**fields)
-        except TypeError as error:
-            raise UsageError(f"Expected a {self.claim_kind} claim, found {fields!r}: {error}.") from None
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"Expected a {self.claim_kind} claim, found {str(self.claim)[:200]}: {error}."
+            ) from None
         return made
 
     def data(self) -> tuple[Any, Any]:
@@ -106,7 +119,10 @@ class Witness:
         Raises:
             UsageError: they are no plain data, so that they were only written as text.
         """
-        return decode(self.likelier), decode(self.other)
+        try:
+            return decode(self.likelier), decode(self.other)
+        except RecursionError:
+            raise UsageError("Expected data sets, found data too deep to be any. Restore the file.") from None
 
     def save(self, path: Path) -> None:
         """Write JSON, at once or not at all."""
@@ -188,6 +204,8 @@ def load(path: Path) -> Witness:
         )
     try:
         return _ADAPTER.validate_python(_unreadable(document))
+    except (RecursionError, OverflowError) as error:
+        raise UsageError(f"Expected a witness in {path}, found: {error}. Restore the file.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -211,7 +229,7 @@ def _unreadable(value: Any) -> Any:
     """The reverse, except in data, which have their own decoding."""
     if isinstance(value, dict):
         if value.keys() == {"$", "value"} and value["$"] == "float" and isinstance(value["value"], str):
-            return float(value["value"])
+            return float(value["value"]) if value["value"] in ("nan", "inf", "-inf") else value
         return {k: v if k in ("likelier", "other") else _unreadable(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_unreadable(item) for item in value]

@@ -22,8 +22,8 @@ from dpaudit.check import FloatArray, in_range
 from dpaudit.errors import UsageError
 from dpaudit.stats.binomial import lower, upper
 
-LEAST_P = 1e-100
-"""Smaller p-values are not told apart."""
+LEAST_P = 1e-14
+"""Smallest p-value that is told: tails are differences of sums near 1, and these know no smaller ones."""
 _MISSED = 0.02
 """Share of alpha that the interval of q may miss."""
 _PIECES, _BLOCKS = 128, 384
@@ -84,10 +84,11 @@ def refutes(counts: Counts, line: Line, alpha: float) -> bool:
         alpha: error probability.
 
     Returns:
-        False without trials. Costs 50,000 incomplete beta functions, whatever the number of trials.
+        False without trials, and where alpha is below `LEAST_P`. Costs 50,000 incomplete beta functions,
+        whatever the number of trials.
     """
     in_range("alpha", alpha, 0.0, 1.0, open_low=True, open_high=True)
-    if not counts.trials or not counts.other_trials or math.isinf(line.slope):
+    if not counts.trials or not counts.other_trials or math.isinf(line.slope) or alpha < 0.99 * LEAST_P:
         return False
     seen = _score(np.array(counts.hits), np.array(counts.other_hits), counts, line)
     if seen <= 0:
@@ -99,7 +100,7 @@ def refutes(counts: Counts, line: Line, alpha: float) -> bool:
 
 
 def p_value(counts: Counts, line: Line) -> float:
-    """Least alpha at which `refutes`, to 1 %; 1 where none does.
+    """Least alpha at which `refutes`, to 1 %; 1 where none does, and `LEAST_P` where all larger ones do.
 
     What refutes at one alpha refutes at every larger one, because the interval of q only narrows.
     """

@@ -180,7 +180,8 @@ class GaussianDP:
         """See `Guarantee`: the tangent at q = `at`, whose slope is e^(mu x - mu^2 / 2), x = -Phi^-1(q)."""
         at = min(max(at, _LEAST_Q), 1 - _LEAST_Q)
         x = -float(ndtri(at))
-        exponent = min(parameter * x - parameter**2 / 2, 700.0)
+        # A slope of 0 is no line; that of e^-700 allows more, but by nothing that can be counted.
+        exponent = min(max(parameter * x - parameter**2 / 2, -700.0), 700.0)
         slope = math.exp(exponent)
         return Line(slope=slope, intercept=float(ndtr(parameter - x)) - slope * at)
 
@@ -255,8 +256,10 @@ class RenyiDP:
         forward = _coin_divergence(np.array(p), np.array(q), a) >= _coin_divergence(
             np.array(q), np.array(p), a
         )
+        # Both are quotients of x^a - y^a and x^(a - 1) - y^(a - 1), whose powers overflow: x^a is taken out.
         hit, miss = (p / q, (1 - p) / (1 - q)) if forward else (q / p, (1 - q) / (1 - p))
-        ratio = _powers(hit, miss, a) / _powers(hit, miss, a - 1)
+        large, log_small = max(hit, miss), -abs(math.log(hit) - math.log(miss))
+        ratio = large * math.expm1(a * log_small) / math.expm1((a - 1) * log_small)
         return (a - 1) / a * ratio if forward else a / (a - 1) / ratio
 
 
@@ -276,8 +279,3 @@ def _coin_divergence(p: FloatArray, q: FloatArray, order: float) -> FloatArray:
         hit, miss = np.where(p == 0, -np.inf, hit), np.where(p == 1, -np.inf, miss)
         result: FloatArray = np.logaddexp(hit, miss) / (order - 1)
     return np.maximum(result, 0.0)
-
-
-def _powers(hit: float, miss: float, exponent: float) -> float:
-    """hit^exponent - miss^exponent, without overflow for what can follow."""
-    return math.exp(min(exponent * math.log(hit), 700.0)) - math.exp(min(exponent * math.log(miss), 700.0))

@@ -99,18 +99,30 @@ def _many(call: Call, data: Any, stretch: Stretch, timeout: float) -> Outputs:
     found = _one(call, data, (*stretch.key, stretch.start), timeout * max(1.0, size**0.5), size)
     if isinstance(found, Failure):
         return _each(call, data, stretch, timeout)
-    values = found if isinstance(found, np.ndarray) else list(found)
+    values = _counted(found, size)
+    return read_array(values) if isinstance(values, np.ndarray) else read(values)
+
+
+def _counted(found: Any, size: int) -> Any:
+    """What one call gave, if it is as many outputs as were asked for."""
+    single = isinstance(found, (str, bytes, dict, set)) or not hasattr(found, "__iter__")
+    if single or getattr(found, "shape", None) == ():
+        raise UsageError(
+            f"Expected {size} outputs of one call, found one {type(found).__name__}. "
+            "Return an array or a list of them, or leave out the size and return one."
+        )
+    values: Any = found if isinstance(found, np.ndarray) else list(found)
     if len(values) != size:
         raise UsageError(
             f"Expected {size} outputs of one call, found {len(values)}. "
             "Return them along the first axis, or leave out the size and return one."
         )
-    return read_array(values) if isinstance(values, np.ndarray) else read(values)
+    return values
 
 
 def _each(call: Call, data: Any, stretch: Stretch, timeout: float) -> Outputs:
     found = [_one(call, data, (*stretch.key, i), timeout, 1) for i in range(stretch.start, stretch.stop)]
-    return read([each if isinstance(each, Failure) else each[0] for each in found])
+    return read([each if isinstance(each, Failure) else _counted(each, 1)[0] for each in found])
 
 
 def _alarms() -> bool:

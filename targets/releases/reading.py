@@ -18,6 +18,7 @@ MOST_NUMBERS = 512
 """Numbers of one output that are looked at."""
 _DEEPEST = 6
 _LONGEST_TEXT = 200
+"""Characters that are shown; all are compared."""
 _EXACT_INTEGERS = 2**53
 
 
@@ -54,7 +55,7 @@ class _Leaves:
 
     def word(self, path: str, text: str) -> None:
         if len(self.words) < MOST_NUMBERS:
-            self.words[path] = text[:_LONGEST_TEXT]
+            self.words[path] = text
         else:
             self.dropped += 1
 
@@ -120,7 +121,7 @@ def _table(labels: list[str], rows: list[_Leaves]) -> Outputs:
                 code = text_hash(text)
                 words[i, word_place[path]] = code
                 if len(vocabulary) < 1000:
-                    vocabulary[code] = text
+                    vocabulary[code] = text[:_LONGEST_TEXT]
     return Outputs(
         kinds=np.array([names.index(label) for label in labels], dtype=np.int64),
         labels=tuple(names),
@@ -135,6 +136,15 @@ def _table(labels: list[str], rows: list[_Leaves]) -> Outputs:
 
 def _leaf(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
     """Add what `value` consists of, and return what sort of thing it is."""
+    try:
+        return _readable(value, path, leaves, depth)
+    except Exception as error:
+        # Whatever a mechanism puts out is an output, even if its own code fails when one looks at it.
+        return f"{type(value).__name__} that raises {type(error).__name__} when it is read"
+
+
+def _readable(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
+    """See `_leaf`; raises what the value's own code raises."""
     if isinstance(value, Failure):
         if value.message:
             leaves.word(f"{path}message", value.message)
@@ -157,10 +167,10 @@ def _leaf(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
 
 
 def _number(value: Any, path: str, leaves: _Leaves) -> str:
-    if isinstance(value, complex):
-        leaves.number(f"{path}.real", value.real)
-        leaves.number(f"{path}.imag", value.imag)
-        return "complex"
+    if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
+        leaves.number(f"{path}.real", float(value.real))
+        leaves.number(f"{path}.imag", float(value.imag))
+        return type(value).__name__
     try:
         number = float(value)
     except OverflowError:
@@ -183,7 +193,10 @@ def _array(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
 
 
 def _tensor(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
-    return "tensor of " + _array(value.detach().cpu().numpy(), path, leaves, depth)
+    plain = value.detach().cpu()
+    if str(plain.dtype) == "torch.bfloat16":  # numpy has none
+        return "tensor of bfloat16, " + _array(plain.float().numpy(), path, leaves, depth)
+    return "tensor of " + _array(plain.numpy(), path, leaves, depth)
 
 
 def _sequence(value: Any, path: str, leaves: _Leaves, depth: int) -> str:

@@ -196,6 +196,9 @@ def _serve(pipe: Connection, call: Call, timeout: float) -> None:
             data, stretch = pipe.recv()
         except (EOFError, OSError):
             return
+        except Exception as error:
+            pipe.send(f"Expected data that another process can import, found: {error}. {_INSTEAD}")
+            continue
         try:
             answer: Outputs | str = outputs_of(call, data, stretch, timeout)
         except UsageError as error:
