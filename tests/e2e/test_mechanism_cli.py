@@ -64,7 +64,7 @@ def test_a_refutation_exits_with_one_and_its_witness_is_replayed(folder: Path) -
     done = dpaudit(folder, "releases:leaky", *DOMAIN, *QUICK, "--witness", "leaky.json")
     assert done.returncode == 1, done.stderr
     assert done.stdout.startswith("REFUTED: releases:leaky: epsilon is at least ")
-    assert "Witness: leaky.json" in done.stdout
+    assert "Witness      leaky.json; to count again" in done.stdout
     again = dpaudit(folder, "--replay", "leaky.json")
     assert again.returncode == 1, again.stderr
     assert again.stdout.startswith("REFUTED again")

@@ -432,7 +432,7 @@ def test_workers_say_so_where_they_cannot_import_a_module(tmp_path, monkeypatch)
         call = call_of(importlib.import_module("gone_for_workers").laplace)
     with (
         WorkerDrawer(call, workers=1) as drawer,
-        pytest.raises(UsageError, match="another process can import, found ModuleNotFoundError: No module"),
+        pytest.raises(UsageError, match="another process can import, found that it cannot"),
     ):
         drawer.draw([1.0], 2, KEY)
 
