@@ -16,6 +16,7 @@ class Access(StrEnum):
     REPLAY = "replay"
     STEP = "step"
     FINAL_MODEL = "final-model"
+    RELEASE = "release"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

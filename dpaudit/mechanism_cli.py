@@ -60,6 +60,9 @@ Full = Annotated[
     bool, option(_EFFORT, "Do not stop at the first decision: the best bound on the worst pair.", "--full")
 ]
 Out = Annotated[Path, option("Files", "Where to write the witness.", "--witness")]
+Folder = Annotated[
+    Path | None, option("Files", "Folder for a record and its HTML report, which `gate` reads.", "--out")
+]
 Replay = Annotated[
     Path | None, option("Files", "Count again on fresh outputs what a witness says.", "--replay")
 ]
@@ -92,6 +95,7 @@ def mechanism(
     seed: Seed = 0,
     full: Full = False,
     witness: Out = Path("witness.json"),
+    out: Folder = None,
     replay: Replay = None,
     listed: Listed = False,
     as_json: AsJson = False,
@@ -139,7 +143,11 @@ def mechanism(
         )
     if audit.witness is not None:
         audit.witness.save(witness)
+    if out is not None:
+        _write_record(audit, out)
     _print(audit, witness, as_json)
+    if out is not None and not as_json:
+        typer.echo(f"Report: {out / 'report.html'}")
     raise typer.Exit(_EXIT[str(audit.verdict.status)])
 
 
@@ -272,6 +280,23 @@ def _print(audit: MechanismAudit, path: Path, as_json: bool) -> None:
     for title, value in lines:
         for line in _wrapped(title, value, console.width):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _write_record(audit: MechanismAudit, folder: Path) -> None:
+    import shlex
+    import sys
+
+    from dpaudit.gate import evaluate
+    from dpaudit.mechanism.recording import record_of
+    from dpaudit.policy import find_policy
+    from dpaudit.record import RECORD_NAME, dump
+    from dpaudit.reports import html
+    from dpaudit.store import write_atomic
+
+    record = record_of(audit, command=shlex.join(["dpaudit", *sys.argv[1:]]))
+    write_atomic(folder / RECORD_NAME, dump(record))
+    page = html.render(record, evaluate(record, find_policy(Path.cwd())))
+    write_atomic(folder / "report.html", page.encode())
 
 
 def _wrapped(title: str, value: str, width: int) -> list[str]:

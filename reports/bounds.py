@@ -22,6 +22,7 @@ SEES = {
     Access.REPLAY: "re-executes a step",
     Access.STEP: "sees every step",
     Access.FINAL_MODEL: "sees the final model",
+    Access.RELEASE: "sees what is released",
 }
 
 

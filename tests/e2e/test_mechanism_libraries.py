@@ -19,7 +19,7 @@ SOUND = (
 
 
 def need(name: str) -> None:
-    library = name.split("/")[0].replace("python-dp", "pydp")
+    library = name.split("/", maxsplit=1)[0].replace("python-dp", "pydp")
     if find_spec(library) is None:
         pytest.skip(f"{library} is not installed: pip install 'dpaudit[mechanisms]'")
 
