@@ -78,6 +78,7 @@ class Screen:
         size: outputs on each data set.
         root: seed of the audit.
         tried: pairs by their text.
+        patterns: texts of those that are known to break mechanisms.
         drawn: outputs so far.
     """
 
@@ -86,6 +87,7 @@ class Screen:
     size: int
     root: int
     tried: dict[str, Tried] = field(default_factory=dict)
+    patterns: set[str] = field(default_factory=set)
     drawn: int = 0
 
     def look(self, pair: Neighbours[Any]) -> Tried:
