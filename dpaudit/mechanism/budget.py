@@ -8,9 +8,9 @@ from dpaudit.check import in_range
 
 _FEWEST, _MOST = 4_000, 1_000_000
 _SECONDS = 12.0
-_SMALLEST_SCREEN, _LARGEST_SCREEN = 48, 1_000
+_SMALLEST_SCREEN, _LARGEST_SCREEN = 48, 2_000
 """Fewer outputs cannot refute even the grossest fault at the level of a screening."""
-_STEPS = ((16, 1), (5, 4), (2, 16))
+_STEPS = ((12, 2), (4, 4), (2, 8))
 """Of each round after the screening: how many pairs are left, and with how many parts of the outputs."""
 
 
@@ -47,6 +47,9 @@ class Budget:
 def budget(samples: int, *, examples: int) -> Budget:
     """Divide outputs: a fifth each for trying pairs and for choosing, three fifths for the confirmation.
 
+    Of many outputs those that the first fifth leaves, because more than 2,000 on a data set are too many for
+    pairs that have yet to compete, go to the second. A twentieth is for further candidates.
+
     Args:
         samples: outputs over all data sets together.
         examples: pairs that are tried.
@@ -56,11 +59,12 @@ def budget(samples: int, *, examples: int) -> Budget:
     """
     in_range("samples", samples, 200, 1e10, remedy="An audit needs some outputs.")
     in_range("examples", examples, 1, 1e6, remedy="Try at least one pair.")
-    screen = int(samples / 5 / (2 * examples))
-    part = samples / 5 / (2 * sum(pairs * parts for pairs, parts in _STEPS))
+    screen = min(max(int(samples / 5 / (2 * examples)), _SMALLEST_SCREEN), _LARGEST_SCREEN)
+    left = max(samples / 5, samples / 3 - 2 * examples * screen)
+    part = left / (2 * sum(pairs * parts for pairs, parts in _STEPS))
     return Budget(
         examples=examples,
-        screen=min(max(screen, _SMALLEST_SCREEN), _LARGEST_SCREEN),
+        screen=screen,
         rounds=tuple(Round(pairs=pairs, size=max(int(part * parts), 64)) for pairs, parts in _STEPS),
         confirm=max(int(samples * 0.6 / 2), 64),
     )

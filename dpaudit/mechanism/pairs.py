@@ -38,7 +38,7 @@ class Tried:
         strong: whether half of the outputs chose an event that the other half refutes the claim by.
         rejected: why the mechanism does not take these data; empty if it does.
         noted: what a user should know of this pair.
-        seconds: for one output, as far as it was measured.
+        seconds: for one output, where that is much; else 0.
     """
 
     pair: Neighbours[Any]
@@ -78,6 +78,7 @@ class Screen:
         size: outputs on each data set.
         root: seed of the audit.
         tried: pairs by their text.
+        patterns: texts of those that are known to break mechanisms.
         drawn: outputs so far.
     """
 
@@ -86,6 +87,7 @@ class Screen:
     size: int
     root: int
     tried: dict[str, Tried] = field(default_factory=dict)
+    patterns: set[str] = field(default_factory=set)
     drawn: int = 0
 
     def look(self, pair: Neighbours[Any]) -> Tried:
@@ -112,9 +114,9 @@ class Screen:
         if checked:
             return replace(new, noted=checked)
         spent = time.monotonic() - start
-        new = replace(new, seconds=spent / (2 * (_FIRST + _PROBE)))
         if spent <= _SLOW:
             return self.rate(new, self.samples(new, 2, self.size))
+        new = replace(new, seconds=spent / (2 * (_FIRST + _PROBE)))
         rated = self.rate(new, probe)
         worth = rated.rated > self.guarantee.claimed
         return self.rate(new, self.samples(new, 2, min(_ENOUGH, self.size))) if worth else rated

@@ -16,10 +16,10 @@ from dpaudit.judge import EXIT
 from dpaudit.mechanism.audit import MechanismAudit
 from dpaudit.mechanism.confirmation import Confirmation
 from dpaudit.mechanism.verdicts import strongest
+from dpaudit.plan import canonical
 from dpaudit.record import SCHEMA_VERSION, AuditRecord, Check, Coverage, Provenance, TargetRecord
 from dpaudit.stats.guarantees import GaussianDP, Guarantee, RenyiDP, SeveralDP
 from dpaudit.stats.tradeoff import gaussian_epsilon
-from dpaudit.store import canonical
 from dpaudit.verdict import Status
 
 _METHOD = "one event, fixed before it was counted"
@@ -96,7 +96,7 @@ def claim_of(audit: MechanismAudit) -> Claim:
 
 
 def _epsilon(guarantee: Guarantee) -> float:
-    """Epsilon at the delta of the claim; of a Renyi claim by Mironov 2017 (arXiv:1702.07476), proposition 3."""
+    """Epsilon at the delta of the claim; of a Renyi claim by Mironov 2017 (arXiv:1702.07476, prop. 3)."""
     if isinstance(guarantee, GaussianDP):
         return gaussian_epsilon(guarantee.claimed, guarantee.delta)
     if isinstance(guarantee, RenyiDP):
