@@ -126,6 +126,7 @@ def mechanism(
         stop_early=not full,
     )
     between = None if adjacency is None else Adjacency(known("adjacency", adjacency, Adjacency))
+    _refuse_unwritable(witness)
     target = load(name)
     with _bar() as progress:
         audit = audit_mechanism(
@@ -217,6 +218,8 @@ def _guarantee(
     if len(kinds) > 1:
         raise UsageError(f"Expected one kind of claim, found {' and '.join(kinds)}. State one of them.")
     stated = 1e-5 if delta is None else delta
+    if mu is not None and epsilon is not None:
+        raise UsageError("Expected --mu or --epsilon, found both. State the one that is claimed.")
     if mu is not None:
         return GaussianDP(claimed=mu, delta=stated)
     epsilon = getattr(target, "epsilon", None) if epsilon is None else epsilon
@@ -299,6 +302,15 @@ def _write_record(audit: MechanismAudit, folder: Path) -> None:
     write_atomic(folder / "report.html", page.encode())
 
 
+def _refuse_unwritable(path: Path) -> None:
+    """Say before the work is done that its result cannot be kept."""
+    import os
+
+    folder = next(each for each in (path.absolute().parent, *path.absolute().parents) if each.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"Expected --witness to be a file that can be written, found {path}. Name another.")
+
+
 def _wrapped(title: str, value: str, width: int) -> list[str]:
     """A name and its value in two columns, or a paragraph where there is no name."""
     from textwrap import wrap
@@ -317,9 +329,12 @@ def _replayed(name: str | None, path: Path, seed: int, alpha: float, as_json: bo
     from dpaudit.mechanism.witness import load as load_witness
 
     known_witness = load_witness(path)
-    found = replay(known_witness, load(name or known_witness.mechanism), seed=seed, alpha=alpha)
+    called = name or known_witness.mechanism
+    if called != known_witness.mechanism:
+        typer.echo(f"The witness is of {known_witness.mechanism}; it is counted on {called}.", err=True)
+    found = replay(known_witness, load(called), name=called, seed=seed, alpha=alpha)
     if as_json:
         typer.echo(json.dumps(found.document(), indent=1))
     else:
         typer.echo(found.words())
-    return _EXIT["REFUTED" if found.refuted else "NOT REFUTED"]
+    return _EXIT["REFUTED" if found.refuted else "NOT REFUTED" if found.happened else "INCONCLUSIVE"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from dpaudit.estimate import Rate
+from dpaudit.evidence import Access
 from dpaudit.record import Accounted, TargetRecord
 from dpaudit.reports import numbers
 from dpaudit.reports.tables import Table, metric_name, rate_status, worst_first
@@ -12,7 +13,7 @@ from dpaudit.reports.tables import Table, metric_name, rate_status, worst_first
 
 def estimates(target: TargetRecord) -> Table:
     """Every bound with what it rests on, strongest access first."""
-    order = ["ledger", "replay", "step", "final-model"]
+    order = list(Access)
     rows = sorted(
         target.estimates, key=lambda e: (order.index(e.access), -(e.epsilon_lower or 0.0), e.source)
     )

@@ -31,6 +31,7 @@ _WORTH = 0.01
 CAUTION = 3.5
 """Standard deviations: the best of thousands of events, none of which is real, looks that much better."""
 _FITTED = 20_000
+_MARGIN = 0.3
 
 
 class Learn(Enum):
@@ -48,8 +49,7 @@ class Choice:
     Attributes:
         event: the event.
         swapped: whether it is likelier on the second data set.
-        rated: parameter of the guarantee that the cautious reading needs; where the difference is too small
-            to need any, a negative number that rises with it.
+        rated: parameter of the guarantee that the cautious reading needs; negative where it needs none.
         counts: on the samples that chose it: too good to be believed.
     """
 
@@ -199,6 +199,8 @@ def _best(
     rated = np.where(np.isnan(thresholds)[None, None], -np.inf, rated)
     # Features come in the order in which people like to read them: the first that is as good as any is taken.
     tops = rated.max(axis=(0, 1, 2))
+    if np.isneginf(tops).all():
+        return None
     column = int(np.argmax(tops >= tops.max() - _WORTH * abs(tops.max())))
     # Of equal ratings the commonest event is the surest.
     common = np.broadcast_to((ours + theirs)[None, :, :, column], rated.shape[:3])
@@ -247,15 +249,16 @@ def _counts(values: FloatArray, thresholds: FloatArray) -> IntArray:
 def _rated(
     guarantee: Guarantee, hits: IntArray, trials: int, other: IntArray, others: int, caution: float
 ) -> FloatArray:
-    """Parameter that the cautious reading needs; without need of any, how near it comes, below 0.
+    """Parameter that the cautious reading needs, negative where it needs none; -inf for what shows nothing.
 
-    By the reading alone an event that always happens, which says nothing, would beat a real one that too
-    few samples were drawn for: its shares are as equal as can be.
+    An event that could not break the claim if it happened always on the one data set says nothing, however
+    equal its shares are: without that rule, one that always happens would beat a real one that too few
+    samples were drawn for.
     """
     needed = guarantee.least(_low(hits, trials, caution), _high(other, others, caution))
-    apart = (_angle(hits, trials) - _angle(other, others)) * np.sqrt(8.0)
-    near = apart / (1 / np.sqrt(trials) + 1 / np.sqrt(others)) / caution - 1.0
-    result: FloatArray = np.where(needed > 0, needed, np.minimum(near, 0.0))
+    most = guarantee.least(1.0 - 1e-12, (other + 0.5) / (others + 1.0))
+    able = most > guarantee.claimed + min(guarantee.claimed, _MARGIN)
+    result: FloatArray = np.where(able, needed, -np.inf)
     return result
 
 

@@ -168,7 +168,9 @@ def _confirmed(
     screen: Screen, domains: Sequence[Domain], settings: Settings, each: float, progress: Progress
 ) -> tuple[tuple[Confirmation, ...], tuple[str, ...], int]:
     """Search, then test the candidates in order until one refutes."""
-    plan = budget(settings.samples or affordable(each), examples=settings.examples)
+    plan = budget(
+        affordable(each) if settings.samples is None else settings.samples, examples=settings.examples
+    )
     screen.size = plan.screen
     searched = search(
         domains, screen, plan, quick=settings.stop_early, seconds=settings.seconds, progress=progress
@@ -239,10 +241,11 @@ def _witness(
 
 def _remarks(confirmations: tuple[Confirmation, ...], screen: Screen) -> list[str]:
     """What the tested outputs look like, and where the pair lies."""
+    closed = sorted(screen.closed)
+    notes = [f"An output of a type that tells nothing: {label}. Return numbers or texts." for label in closed]
     if not confirmations:
-        return []
+        return notes
     best = strongest(confirmations)
-    notes = []
     if best.tried.affordable(_REMARKED, 1.0) == _REMARKED:
         notes.append(remark(screen.samples(best.tried, _REMARK_STAGE, _REMARKED), screen.guarantee))
     if best.refuted and best.tried.pair.outside:

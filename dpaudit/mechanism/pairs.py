@@ -17,7 +17,7 @@ from dpaudit.stats.event_test import Counts, refutes
 from dpaudit.stats.guarantees import Guarantee
 from dpaudit.strategies import Neighbours
 from dpaudit.targets.releases.drawing import Drawer
-from dpaudit.targets.releases.reading import DIED, OUT_OF_TIME, read
+from dpaudit.targets.releases.reading import CLOSED, DIED, OUT_OF_TIME, read
 
 STRONG = 1e-4
 """Level at which a screened pair counts as found. It is confirmed on fresh outputs all the same."""
@@ -80,6 +80,7 @@ class Screen:
         tried: pairs by their text.
         patterns: texts of those that are known to break mechanisms.
         drawn: outputs so far.
+        closed: sorts of outputs of which nothing but the type is known.
     """
 
     drawer: Drawer
@@ -89,6 +90,7 @@ class Screen:
     tried: dict[str, Tried] = field(default_factory=dict)
     patterns: set[str] = field(default_factory=set)
     drawn: int = 0
+    closed: set[str] = field(default_factory=set)
 
     def look(self, pair: Neighbours[Any]) -> Tried:
         """What a few outputs say of a pair; the same answer whenever it is asked for."""
@@ -126,6 +128,7 @@ class Screen:
         self.drawn += 2 * size
         first = self.drawer.draw(of.pair.first, size, of.key(self.root, stage, 0))
         second = self.drawer.draw(of.pair.second, size, of.key(self.root, stage, 1))
+        self.closed |= {label for label in first.labels + second.labels if label.endswith(CLOSED)}
         return Samples(first=first, second=second, records=_records(of.pair))
 
     def rate(self, of: Tried, samples: Samples, *, learn: Learn = Learn.NOTHING) -> Tried:

@@ -23,6 +23,7 @@ class Replayed:
 
     Attributes:
         witness: that was replayed.
+        mechanism: name of what was called.
         counts: fresh ones.
         refuted: whether they contradict the claim by themselves.
         lower: lower bound of the claim's parameter by them.
@@ -30,14 +31,26 @@ class Replayed:
     """
 
     witness: Witness
+    mechanism: str
     counts: Counts
     refuted: bool
     lower: float
     p_value: float
 
+    @property
+    def happened(self) -> bool:
+        """Whether the event was seen at all, as it was in the witness."""
+        return bool(self.counts.hits or self.counts.other_hits or not self.witness.hits)
+
     def words(self) -> str:
         """A line or two for a reader."""
         old, new, symbol = self.witness, self.counts, self.witness.guarantee.symbol
+        if not self.happened:
+            return (
+                f"INCONCLUSIVE: none of {new.trials:,} and {new.other_trials:,} fresh outputs were such that "
+                f"{old.event_words}, which {old.hits:,} and {old.other_hits:,} were in the witness. "
+                f"Is {self.mechanism} the mechanism that it is of?"
+            )
         verdict = "REFUTED again" if self.refuted else "NOT REFUTED by fresh outputs"
         return (
             f"{verdict}: {symbol} is at least {self.lower:.4g} where {old.guarantee.words()} is claimed "
@@ -50,7 +63,9 @@ class Replayed:
     def document(self) -> dict[str, Any]:
         """The same as JSON."""
         return {
+            "mechanism": self.mechanism,
             "refuted": self.refuted,
+            "happened": self.happened,
             "lower_bound": self.lower if math.isfinite(self.lower) else None,
             "p_value": self.p_value,
             "hits": self.counts.hits,
@@ -60,12 +75,15 @@ class Replayed:
         }
 
 
-def replay(witness: Witness, mechanism: Any, *, seed: int = 0, alpha: float = 0.01) -> Replayed:
+def replay(
+    witness: Witness, mechanism: Any, *, name: str = "", seed: int = 0, alpha: float = 0.01
+) -> Replayed:
     """Draw as many outputs as the witness had, under other seeds, and test its event.
 
     Args:
         witness: as loaded.
         mechanism: the function to draw from.
+        name: of it, for reports.
         seed: of the fresh outputs.
         alpha: error probability.
 
@@ -90,6 +108,7 @@ def replay(witness: Witness, mechanism: Any, *, seed: int = 0, alpha: float = 0.
     line = guarantee.line(guarantee.claimed, at)
     return Replayed(
         witness=witness,
+        mechanism=name or witness.mechanism,
         counts=counts,
         refuted=refutes(counts, line, alpha),
         lower=largest_refuted(counts, lambda x: guarantee.line(x, at), alpha, most=guarantee.most),

@@ -147,9 +147,11 @@ def _refuse_if_rejected(tried: list[Tried]) -> None:
     inside = [each for each in tried if not each.pair.outside]
     rejected = [each for each in inside if each.rejected]
     if inside and len(rejected) == len(inside):
+        broken = rejected[0].rejected.startswith(("ModuleNotFoundError", "ImportError", "NameError"))
+        remedy = "Mend that first." if broken else "Give it the domain that it is made for."
         raise UsageError(
             f"Expected a mechanism that takes data of this domain, found that it raised on all {len(inside)} "
-            f"pairs: {rejected[0].rejected[:200]}. Give it the domain that it is made for."
+            f"pairs: {rejected[0].rejected[:200]}. {remedy}"
         )
 
 

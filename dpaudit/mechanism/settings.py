@@ -35,4 +35,7 @@ class Settings:
         in_range("alpha", self.alpha, 0.0, 0.5, open_low=True, open_high=True)
         in_range("seconds", self.seconds, 0.0, float("inf"))
         in_range("timeout", self.timeout, 0.0, float("inf"), open_low=True)
+        in_range("workers", self.workers, 0, 256)
+        if self.samples is not None:
+            in_range("samples", self.samples, 200, 1e10, remedy="An audit needs some outputs.")
         in_range("seed", self.seed, 0, 2**63)

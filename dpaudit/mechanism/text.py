@@ -49,7 +49,8 @@ def _pair(audit: MechanismAudit, best: Confirmation) -> list[tuple[str, str]]:
 
 def _figures(audit: MechanismAudit, best: Confirmation) -> list[tuple[str, str]]:
     symbol = audit.guarantee.symbol
-    found = [("Lower bound", f"{symbol} {best.lower:.4g} (alpha {best.alpha:.3g})")]
+    early = "; stopped at the first decision" if best.early else ""
+    found = [("Lower bound", f"{symbol} {best.lower:.4g} (alpha {best.alpha:.3g}{early})")]
     if symbol != "epsilon":
         found.append(("", f"epsilon {best.epsilon_lower:.4g} at delta {audit.guarantee.delta:g}"))
     found.append(("Ceiling", f"{symbol} {best.ceiling:.4g}"))

@@ -32,7 +32,7 @@ def judged(confirmations: tuple[Confirmation, ...], guarantee: Guarantee, *, not
             decided_by="event search",
         )
     shown = f"{guarantee.symbol} is at least {lower:.4g}" if lower else "nothing was shown to leak"
-    if best.ceiling <= guarantee.claimed or best.detectable is None:
+    if best.ceiling <= guarantee.claimed:
         return Verdict(
             status=Status.INCONCLUSIVE,
             reason=(
@@ -41,11 +41,21 @@ def judged(confirmations: tuple[Confirmation, ...], guarantee: Guarantee, *, not
             ),
             epsilon_lower=best.epsilon_lower,
         )
+    if best.detectable is None:
+        return Verdict(
+            status=Status.INCONCLUSIVE,
+            reason=(
+                f"No event was found by which {best.counts.trials:,} outputs on each data set would catch "
+                f"anything with probability 0.9: {shown}. Return numbers or texts, or raise samples."
+            ),
+            epsilon_lower=best.epsilon_lower,
+        )
     return Verdict(
         status=Status.NOT_REFUTED,
         reason=(
             f"On the pair and event that looked worst, {shown} where {guarantee.words()} is claimed. "
-            f"The same test would have caught {_factor(best, guarantee)} with probability 0.9."
+            f"The same test would have caught {_factor(best, guarantee)} with probability 0.9, if it "
+            "showed in such an event; other pairs and events may leak more."
         ),
         epsilon_lower=best.epsilon_lower,
     )

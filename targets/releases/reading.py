@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from dpaudit.outputs import Outputs, text_hash
 
 MOST_NUMBERS = 512
 """Numbers of one output that are looked at."""
+CLOSED = " (not looked into)"
+"""Ends the label of an output of which nothing but its type is known."""
 _DEEPEST = 6
 _LONGEST_TEXT = 200
 """Characters that are shown; all are compared."""
@@ -162,8 +165,9 @@ def _readable(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
     for fits, add in _COMPOSITES:
         if fits(value):
             return add(value, path, leaves, depth) if depth < _DEEPEST else "deeper than is looked at"
-    leaves.word(path, _stable_text(value))
-    return type(value).__name__
+    text = _stable_text(value)
+    leaves.word(path, text)
+    return f"{type(value).__name__}{CLOSED if text == type(value).__name__ else ''}"
 
 
 def _number(value: Any, path: str, leaves: _Leaves) -> str:
@@ -202,6 +206,10 @@ def _tensor(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
 def _sequence(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
     inner = [_leaf(item, f"{path}[{i}]", leaves, depth + 1) for i, item in enumerate(value)]
     return f"{type(value).__name__} of {len(inner)}" + _odd(inner)
+
+
+def _consumed(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
+    return _sequence(list(islice(value, MOST_NUMBERS)), path, leaves, depth)
 
 
 def _odd(kinds: list[str]) -> str:
@@ -253,6 +261,7 @@ _COMPOSITES: tuple[tuple[Callable[[Any], bool], Callable[[Any, str, _Leaves, int
     (lambda value: isinstance(value, Mapping), _mapping),
     (lambda value: isinstance(value, (set, frozenset)), _set),
     (lambda value: isinstance(value, (list, tuple, range)), _sequence),
+    (lambda value: isinstance(value, Iterator), lambda v, p, o, d: "iterator: " + _consumed(v, p, o, d)),
     (lambda value: dataclasses.is_dataclass(value) and not isinstance(value, type), _fields),
     (lambda value: hasattr(value, "get_params") and hasattr(value, "__dict__"), _estimator),
     (

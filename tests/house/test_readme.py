@@ -134,8 +134,16 @@ def test_a_cheap_command_runs_and_prints_what_is_shown(command, output, reader):
     done = dpaudit(command)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert done.exit_code in (0, 1, 3, 4), done.output
-    if output:
+    if " mechanism " in command and output:
+        # On a slow machine fewer pairs are tried in the time that is allowed, and another one is found.
+        assert outline(done.stdout) == outline(output)
+    elif output:
         assert done.stdout == output
+
+
+def outline(text: str) -> list[str]:
+    """The verdict and the names of the rows that follow it."""
+    return [text.partition(":")[0], *re.findall(r"^ (\w[\w ]*?)  ", text, flags=re.MULTILINE)]
 
 
 def test_the_verbs_exist():
