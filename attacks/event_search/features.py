@@ -25,6 +25,8 @@ _NEEDED = {
     "word": (0, 1),
     "whole output": (0, 1),
     "ranked outputs": (2, 1),
+    "half contrast": (0, 2),
+    "place of the maximum": (0, 2),
     "kind": (0, 1),
 }
 """Least number of constants and of words of a feature; none of the others."""
@@ -103,8 +105,14 @@ def _difference(outputs: Outputs, feature: Feature) -> FloatArray:
         return np.asarray(numbers[:, at.index(second)] - numbers[:, at.index(first)])
 
 
+def _placed(outputs: Outputs, feature: Feature) -> FloatArray:
+    """(n, k) numbers at the feature's own paths: a table's columns depend on other outputs than the one."""
+    return np.stack([outputs.number(path) for path in feature.words], axis=1)
+
+
 def _contrast(outputs: Outputs, feature: Feature) -> FloatArray:
-    numbers = _finite(outputs)
+    numbers = _placed(outputs, feature)
+    numbers = np.where(np.isfinite(numbers), numbers, 0.0)
     half = numbers.shape[1] // 2
     return np.asarray(numbers[:, :half].sum(axis=1) - numbers[:, half:].sum(axis=1))
 
@@ -180,10 +188,11 @@ FEATURES: Mapping[str, Callable[[Outputs, Feature], FloatArray]] = {
     "norm": lambda outputs, feature: np.linalg.norm(_finite(outputs), axis=1),
     "maximum": _extreme(_fmax),
     "minimum": _extreme(_fmin),
-    "place of the maximum": _extreme(_largest_at),
+    "place of the maximum": lambda outputs, feature: _largest_at(_placed(outputs, feature), axis=1),
     "half contrast": _contrast,
     "difference": _difference,
-    "count of nan": lambda outputs, feature: np.isnan(outputs.numbers).sum(axis=1).astype(np.float64),
+    # What an output lacks is NaN in a table: only numbers that are there can be counted.
+    "count of numbers": lambda outputs, feature: (~np.isnan(outputs.numbers)).sum(axis=1).astype(np.float64),
     "count of infinite": lambda outputs, feature: np.isinf(outputs.numbers).sum(axis=1).astype(np.float64),
     "count of": lambda outputs, feature: (
         (outputs.numbers == feature.constants[0]).sum(axis=1).astype(np.float64)

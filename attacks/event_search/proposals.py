@@ -111,12 +111,13 @@ def _aggregates(outputs: Outputs) -> list[Feature]:
     """Features of several numbers at once."""
     if outputs.numbers.shape[1] < 2:
         return []
-    names = ["sum", "norm", "maximum", "minimum", "place of the maximum", "half contrast", "least low bit"]
+    names = ["sum", "norm", "maximum", "minimum", "least low bit"]
     if np.isnan(outputs.numbers).any():
-        names.append("count of nan")
+        names.append("count of numbers")
     if np.isinf(outputs.numbers).any():
         names.append("count of infinite")
     found = [Feature(name=name) for name in names]
+    found += [Feature(name=name, words=outputs.paths) for name in ("place of the maximum", "half contrast")]
     varying = _varying(outputs.numbers)[:_COLUMNS]
     pairs = pairwise(varying)
     found += [Feature(name="difference", words=(outputs.paths[i], outputs.paths[j])) for i, j in pairs]

@@ -79,7 +79,7 @@ def audit_mechanism(
     epsilon: float | None = None,
     delta: float | None = None,
     domain: str | Domain | None = None,
-    adjacency: Adjacency | None = None,
+    adjacency: Adjacency | str | None = None,
     guarantee: Guarantee | None = None,
     inside: bool = False,
     name: str = "",
@@ -132,7 +132,11 @@ def _audited(
         drawer_of = _drawers(settings, stack)
         first = some_data(domains[-1])
         source = randomness(call, drawer_of, first)
-        screen = Screen(drawer=drawer_of(source.call), guarantee=claim, size=1, root=settings.seed)
+        # A generator that a module makes when it is imported is the same one in every worker, whose outputs
+        # would be copies of each other: what cannot be seeded is drawn by one worker alone.
+        alone = source.source is Source.OWN
+        drawer = drawer_of(source.call, min(settings.workers, 1) if alone else settings.workers)
+        screen = Screen(drawer=drawer, guarantee=claim, size=1, root=settings.seed)
         each = cost(screen.drawer, first[0], (settings.seed, 8))
         confirmations, notes, examples = _confirmed(screen, domains, settings, each, progress)
         notes = (source.note, *notes, *_remarks(confirmations, screen))
@@ -151,14 +155,14 @@ def _audited(
     )
 
 
-def _drawers(settings: Settings, stack: ExitStack) -> Callable[[Call], Drawer]:
-    """Makes a drawer of a call, once for each: worker processes take a second to start."""
+def _drawers(settings: Settings, stack: ExitStack) -> Callable[..., Drawer]:
+    """Makes a drawer of a call and a number of workers, once for each: processes take a second to start."""
 
     @cache
-    def drawer_of(call: Call) -> Drawer:
-        if not settings.workers or call.many:
+    def drawer_of(call: Call, workers: int = settings.workers) -> Drawer:
+        if not workers or call.many:
             return InlineDrawer(call=call, timeout=settings.timeout)
-        drawer = WorkerDrawer(call, timeout=settings.timeout, workers=settings.workers)
+        drawer = WorkerDrawer(call, timeout=settings.timeout, workers=workers)
         return stack.enter_context(drawer)
 
     return drawer_of
@@ -243,6 +247,8 @@ def _remarks(confirmations: tuple[Confirmation, ...], screen: Screen) -> list[st
     """What the tested outputs look like, and where the pair lies."""
     closed = sorted(screen.closed)
     notes = [f"An output of a type that tells nothing: {label}. Return numbers or texts." for label in closed]
+    if screen.dropped:
+        notes.append(f"Of an output {screen.dropped:,} numbers or texts were not looked at.")
     if not confirmations:
         return notes
     best = strongest(confirmations)

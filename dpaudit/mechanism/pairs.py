@@ -81,6 +81,7 @@ class Screen:
         patterns: texts of those that are known to break mechanisms.
         drawn: outputs so far.
         closed: sorts of outputs of which nothing but the type is known.
+        dropped: numbers and texts of an output beyond those that are looked at.
     """
 
     drawer: Drawer
@@ -91,6 +92,7 @@ class Screen:
     patterns: set[str] = field(default_factory=set)
     drawn: int = 0
     closed: set[str] = field(default_factory=set)
+    dropped: int = 0
 
     def look(self, pair: Neighbours[Any]) -> Tried:
         """What a few outputs say of a pair; the same answer whenever it is asked for."""
@@ -128,7 +130,8 @@ class Screen:
         self.drawn += 2 * size
         first = self.drawer.draw(of.pair.first, size, of.key(self.root, stage, 0))
         second = self.drawer.draw(of.pair.second, size, of.key(self.root, stage, 1))
-        self.closed |= {label for label in first.labels + second.labels if label.endswith(CLOSED)}
+        self.closed |= {label for label in first.labels + second.labels if CLOSED in label}
+        self.dropped = max(self.dropped, first.dropped, second.dropped)
         return Samples(first=first, second=second, records=_records(of.pair))
 
     def rate(self, of: Tried, samples: Samples, *, learn: Learn = Learn.NOTHING) -> Tried:

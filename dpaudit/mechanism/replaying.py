@@ -10,9 +10,10 @@ from dpaudit.mechanism.verdicts import p_words
 from dpaudit.mechanism.witness import Witness
 from dpaudit.stats.event_test import Counts, largest_refuted, p_value, refutes
 from dpaudit.targets.releases.calls import call_of
-from dpaudit.targets.releases.drawing import InlineDrawer
+from dpaudit.targets.releases.drawing import InlineDrawer, cost
 from dpaudit.targets.releases.randomness import randomness
 
+_ENOUGH, _SECONDS = 4000, 30.0
 _STAGE = 1000
 """Draws of an audit have lower numbers: a replay never sees an output that the audit saw."""
 
@@ -78,7 +79,7 @@ class Replayed:
 def replay(
     witness: Witness, mechanism: Any, *, name: str = "", seed: int = 0, alpha: float = 0.01
 ) -> Replayed:
-    """Draw as many outputs as the witness had, under other seeds, and test its event.
+    """Draw as many outputs as the witness had, or 4,000 if that is more, and test its event.
 
     Args:
         witness: as loaded.
@@ -94,15 +95,16 @@ def replay(
     guarantee = witness.guarantee
     source = randomness(call_of(mechanism), lambda call: InlineDrawer(call=call), [likelier, other])
     drawer = InlineDrawer(call=source.call)
-    outputs = [
-        drawer.draw(data, size, (witness.seed, _STAGE, seed, side))
-        for side, (data, size) in enumerate(((likelier, witness.trials), (other, witness.other_trials)))
-    ]
+    # A test that stopped at its first decision had just enough outputs; as many again are often too few.
+    each = cost(drawer, likelier, (witness.seed, _STAGE, seed, 2))
+    size = max(witness.trials, min(_ENOUGH, int(_SECONDS / (2 * each))))
+    sides = enumerate((likelier, other))
+    outputs = [drawer.draw(data, size, (witness.seed, _STAGE, seed, side)) for side, data in sides]
     counts = Counts(
         hits=int(witness.event.holds(outputs[0]).sum()),
-        trials=witness.trials,
+        trials=size,
         other_hits=int(witness.event.holds(outputs[1]).sum()),
-        other_trials=witness.other_trials,
+        other_trials=size,
     )
     at = (witness.other_hits + 0.5) / (witness.other_trials + 1.0)
     line = guarantee.line(guarantee.claimed, at)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 
+from dpaudit.check import one_of
 from dpaudit.claim import Adjacency
 from dpaudit.domains import Domain, parse
 from dpaudit.errors import UsageError
@@ -21,18 +23,18 @@ _EXACT = ("value(", "answers(")
 def stated_claim(mechanism: Any, epsilon: float | None, delta: float | None) -> ApproximateDP:
     """(epsilon, delta) as the caller says or, where the caller says nothing, the mechanism."""
     stated = getattr(mechanism, "epsilon", None) if epsilon is None else epsilon
-    if not isinstance(stated, (int, float)):
+    if not isinstance(stated, Real):
         raise UsageError(
             "Expected a claim, found neither epsilon nor a mechanism that states its own. State epsilon."
         )
-    known = getattr(mechanism, "delta", 0.0) if delta is None and epsilon is None else delta or 0.0
+    known = getattr(mechanism, "delta", 0.0) if delta is None else delta
     return ApproximateDP(claimed=float(stated), delta=float(known))
 
 
 def stated_domains(
     mechanism: Any,
     domain: str | Domain | None,
-    adjacency: Adjacency | None,
+    adjacency: Adjacency | str | None,
     inside: bool,
     path: Path | None,
 ) -> tuple[Domain, ...]:
@@ -50,8 +52,10 @@ def stated_domains(
             "State one such as 'list(float(0, 10))' or 'array(float(0, 1), columns=3)'."
         )
     between = adjacency
-    if between is None and domain is None and getattr(mechanism, "adjacency", None) is not None:
-        between = Adjacency(mechanism.adjacency)
+    if between is None:
+        between = getattr(mechanism, "adjacency", None)
+    if between is not None:
+        between = Adjacency(one_of("adjacency", str(between), [str(name) for name in Adjacency]))
     strict = parse(text, adjacency=between, inside=True, path=path)
     if inside or text.lstrip().startswith(_EXACT):
         return (strict,)

@@ -91,8 +91,17 @@ def _one(call: Call, data: Any, seed: Key, timeout: float, size: int | None = No
             _ring_after(0.0)
     except _OutOfTime:
         return OUT_OF_TIME
-    except (Exception, SystemExit) as error:
-        return Failure(label=f"raised {type(error).__name__}", message=str(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return Failure(label=f"raised {type(error).__name__}", message=_message(error))
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "a message that cannot be read"
 
 
 def _many(call: Call, data: Any, stretch: Stretch, timeout: float) -> Outputs:

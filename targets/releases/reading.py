@@ -7,16 +7,20 @@ import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import ismodule
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpaudit.errors import UsageError
 from dpaudit.outputs import Outputs, text_hash
 
 MOST_NUMBERS = 512
 """Numbers of one output that are looked at."""
+MOST_PLACES = 4096
+"""Different keys and places over all outputs of a draw."""
 CLOSED = " (not looked into)"
 """Ends the label of an output of which nothing but its type is known."""
 _DEEPEST = 6
@@ -109,8 +113,14 @@ def _index(shape: tuple[int, ...], flat: int) -> str:
 
 def _table(labels: list[str], rows: list[_Leaves]) -> Outputs:
     names = list(dict.fromkeys(labels))
-    paths = list(dict.fromkeys(path for row in rows for path in row.numbers))[:MOST_NUMBERS]
-    word_paths = list(dict.fromkeys(path for row in rows for path in row.words))[:MOST_NUMBERS]
+    paths = list(dict.fromkeys(path for row in rows for path in row.numbers))
+    word_paths = list(dict.fromkeys(path for row in rows for path in row.words))
+    # Leaving some out here would make what is said of one output depend on the others.
+    if len(paths) + len(word_paths) > MOST_PLACES:
+        raise UsageError(
+            f"Expected outputs with at most {MOST_PLACES:,} different keys or places, found more. "
+            "Return an array, or lists in a fixed order."
+        )
     values = np.full((len(rows), len(paths)), np.nan)
     words = np.zeros((len(rows), len(word_paths)), dtype=np.uint64)
     vocabulary: dict[int, str] = {}
@@ -164,7 +174,7 @@ def _readable(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
         return type(value).__name__
     for fits, add in _COMPOSITES:
         if fits(value):
-            return add(value, path, leaves, depth) if depth < _DEEPEST else "deeper than is looked at"
+            return add(value, path, leaves, depth) if depth < _DEEPEST else f"deeper{CLOSED}"
     text = _stable_text(value)
     leaves.word(path, text)
     return f"{type(value).__name__}{CLOSED if text == type(value).__name__ else ''}"
@@ -253,6 +263,11 @@ def _stable_text(value: Any) -> str:
     return type(value).__name__ if f"{id(value):x}" in text else text
 
 
+def _plain_object(value: Any) -> bool:
+    """Whether an object holds its state in attributes, and is no function, class or module."""
+    return bool(getattr(value, "__dict__", None)) and not callable(value) and not ismodule(value)
+
+
 _COMPOSITES: tuple[tuple[Callable[[Any], bool], Callable[[Any, str, _Leaves, int], str]], ...] = (
     (lambda value: isinstance(value, (np.ndarray, np.generic)), _array),
     (lambda value: hasattr(value, "detach") and hasattr(value, "cpu"), _tensor),
@@ -268,4 +283,5 @@ _COMPOSITES: tuple[tuple[Callable[[Any], bool], Callable[[Any, str, _Leaves, int
         lambda value: hasattr(value, "state_dict"),
         lambda v, p, o, d: "model: " + _mapping(v.state_dict(), p, o, d),
     ),
+    (_plain_object, lambda v, p, o, d: f"{type(v).__name__}: " + _mapping(vars(v), p, o, d)),
 )

@@ -10,6 +10,7 @@ from dpaudit.errors import UsageError
 from dpaudit.mechanism import ApproximateDP, GaussianDP, Settings, assert_dp, audit_mechanism
 from dpaudit.mechanism.text import document, short
 from dpaudit.registry import MECHANISMS, resolve
+from dpaudit.verdict import Status
 
 SMALL = Settings(samples=6_000, examples=16)
 LIST = "list(float(0, 1), max_size=6)"
@@ -201,7 +202,10 @@ def test_claims_are_found_on_the_mechanism_or_asked_for():
     audit = audit_mechanism(Claims(), settings=SMALL)
     assert audit.guarantee == ApproximateDP(claimed=0.7, delta=0.01)
     assert audit.domain == "value(int(0, 3))"
-    assert audit_mechanism(Claims(), epsilon=2.0, settings=SMALL).guarantee == ApproximateDP(claimed=2.0)
+    own = audit_mechanism(Claims(), epsilon=2.0, settings=SMALL).guarantee
+    assert own == ApproximateDP(claimed=2.0, delta=0.01)
+    pure = audit_mechanism(Claims(), epsilon=2.0, delta=0.0, settings=SMALL).guarantee
+    assert pure == ApproximateDP(claimed=2.0)
     with pytest.raises(UsageError, match="State epsilon"):
         audit_mechanism(sound, domain=LIST)
     with pytest.raises(UsageError, match="State one such as"):
@@ -268,3 +272,29 @@ def test_text_and_json_say_the_same():
     nothing = document(audited(lambda data, rng: 1.0))
     assert "event" not in nothing
     json.dumps(nothing, allow_nan=False)
+
+
+def test_outputs_of_varying_shape_do_not_accuse_what_ignores_its_data():
+    def ignorant(data, rng):
+        return {"a": 5} if rng.random() < 0.1 else {"b": 5, "c": 0}
+
+    for seed in range(6):
+        audit = audit_mechanism(
+            ignorant,
+            epsilon=0.5,
+            domain="list(int(0, 1))",
+            inside=True,
+            settings=Settings(samples=2000, examples=6, seed=seed, alpha=1e-4),
+        )
+        assert audit.verdict.status is not Status.REFUTED, audit.verdict.reason
+
+
+def test_adjacency_may_be_a_text_and_a_wrong_one_is_refused():
+    def total(data, rng):
+        return len(data) + int(rng.geometric(0.5))
+
+    domain = "list(int(0, 1))"
+    audit = audit_mechanism(total, epsilon=1, domain=domain, adjacency="replace-one", settings=SMALL)
+    assert len(audit.confirmations[0].tried.pair.first) == len(audit.confirmations[0].tried.pair.second)
+    with pytest.raises(UsageError, match="did you mean 'replace-one'"):
+        audit_mechanism(total, epsilon=1, domain=domain, adjacency="replace", settings=SMALL)

@@ -82,12 +82,15 @@ AGGREGATES = {
     "least low bit": lambda row: min(
         (naive_low_bit(x) for x in row if not math.isnan(naive_low_bit(x))), default=math.nan
     ),
-    "count of nan": lambda row: float(sum(math.isnan(x) for x in row)),
+    "count of numbers": lambda row: float(sum(not math.isnan(x) for x in row)),
     "count of infinite": lambda row: float(sum(math.isinf(x) for x in row)),
     "place of the maximum": lambda row: float(
         max(range(3), key=lambda i: (-math.inf if math.isnan(row[i]) else row[i], -i))
     ),
 }
+
+
+PLACED = dict.fromkeys(("half contrast", "place of the maximum"), ("[0]", "[1]", "[2]"))
 
 
 @pytest.mark.parametrize("name", AGGREGATES)
@@ -96,7 +99,7 @@ AGGREGATES = {
 def test_aggregates_equal_a_loop_over_outputs(name, rows):
     with np.errstate(over="ignore", invalid="ignore"):
         found, naive = (
-            column(name, read([np.array(row) for row in rows])),
+            column(name, read([np.array(row) for row in rows]), words=PLACED.get(name, ())),
             [AGGREGATES[name](row) for row in rows],
         )
     np.testing.assert_allclose(found, naive, rtol=1e-12)
@@ -240,7 +243,18 @@ def a_mixture(rng, size):
 
 def every_feature(outputs):
     found = propose(outputs, (0.5, 0.25))
-    return [*found, *(Feature(name=n) for n in ("norm", "half contrast") if n not in {f.name for f in found})]
+    more = (Feature(name="norm"), Feature(name="half contrast", words=("[0]", "[1]")))
+    return [*found, *(feature for feature in more if feature.name not in {f.name for f in found})]
+
+
+@settings(max_examples=150)
+@given(one=ANYTHING, others=st.lists(ANYTHING, min_size=1, max_size=4))
+def test_what_is_said_of_an_output_does_not_depend_on_the_others_of_its_draw(one, others):
+    with np.errstate(all="ignore"):
+        everything = read([*others, one])
+        for feature in every_feature(everything):
+            alone, among = feature.values(read([one]))[0], feature.values(everything)[-1]
+            np.testing.assert_equal(alone, among, err_msg=str(feature))
 
 
 def test_every_sort_of_event_survives_a_file_and_can_be_read(tmp_path):

@@ -196,7 +196,7 @@ READ = [
     (Frame(), "frame: dict of 2 (a, b) with float64 (1,)", {"['a'][0]": 1.0, "['b'][0]": 2.0}, []),
     (range(2), "range of 2", {"[0]": 0.0, "[1]": 1.0}, []),
     (Failure(label="raised ValueError", message="bad"), "raised ValueError", {}, ["bad"]),
-    (Plain(), "Plain", {}, ["Plain"]),
+    (Plain(), "Plain (not looked into)", {}, ["Plain"]),
     (Hostile(), "Hostile that raises RuntimeError when it is read", {}, []),
     (HostileNumber(1), "HostileNumber that raises ZeroDivisionError when it is read", {}, []),
 ]
