@@ -18,9 +18,10 @@ import hypothesis
 
 from dpaudit.attacks.event_search.selection import Learn
 from dpaudit.domains import Domain
-from dpaudit.errors import UsageError
+from dpaudit.errors import DpauditError, UsageError
 from dpaudit.mechanism.budget import Budget
 from dpaudit.mechanism.pairs import Screen, Tried
+from dpaudit.mechanism.stated import drawing
 from dpaudit.strategies import Neighbours
 
 Progress = Callable[[str, int, int], None]
@@ -31,7 +32,7 @@ _SHRINKING = 4
 """How many times as many pairs as planned may be tried where one is being made smaller."""
 
 
-class _Found(Exception):
+class _Found(DpauditError):
     """Raised inside the test body so that Hypothesis shrinks the example."""
 
 
@@ -136,7 +137,8 @@ def _generated(
             raise _Found
 
     try:
-        refuted_by()
+        with drawing(domain):
+            refuted_by()
     except _Found:
         return failing[-1]
     return None

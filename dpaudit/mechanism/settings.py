@@ -12,13 +12,16 @@ class Settings:
     """How hard to look.
 
     Attributes:
-        alpha: error probability of the verdict, over all pairs, directions and events. samples: outputs in
-        all; None for what 12 seconds allow, between 4,000 and a million. examples: pairs of data sets that
-        are tried. seconds: after which no further pair is tried. timeout: seconds for one call. workers:
-        processes to draw in; 0 draws in this one. Batch mechanisms are always called here. seed: of the
-        search and of all outputs. stop_early: whether to end at the first decision, which is what a test
-        wants; otherwise all outputs are
-            drawn on the worst pair, which gives the best bound.
+        alpha: error probability of the verdict, over all pairs, directions and events.
+        samples: planned outputs, over all pairs; None for what 12 seconds allow, between 4,000 and a million.
+            Least sizes of a screening, and tests of further candidates, come on top.
+        examples: pairs of data sets that are tried.
+        seconds: after which no further pair is tried.
+        timeout: seconds for one call.
+        workers: processes to draw in; 0 draws in this one. Batch mechanisms are always called here.
+        seed: of the search and of all outputs.
+        stop_early: whether to end at the first decision, which is what a test wants; otherwise all outputs
+            are drawn on the worst pair, which gives the best bound.
     """
 
     alpha: float = 0.01

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import hypothesis
 from dpaudit.check import one_of
 from dpaudit.claim import Adjacency
 from dpaudit.domains import Domain, parse
-from dpaudit.errors import UsageError
+from dpaudit.errors import DpauditError, UsageError
 from dpaudit.stats.guarantees import ApproximateDP
 from dpaudit.strategies import Neighbours
 
@@ -84,5 +85,20 @@ def _drawn(data: Domain) -> list[Neighbours[Any]]:
     def keep(pair: Neighbours[Any]) -> None:
         found.append(pair)
 
-    keep()
+    with drawing(data):
+        keep()
     return found
+
+
+@contextmanager
+def drawing(data: Domain) -> Iterator[None]:
+    """Turn what a strategy raises, or that it finds nothing to draw, into one clear error."""
+    try:
+        yield
+    except DpauditError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"Expected the domain {data.text} to draw pairs of data sets, found {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}. Mend its strategy, or leave out --inside."
+        ) from None

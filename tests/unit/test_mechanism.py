@@ -298,3 +298,17 @@ def test_adjacency_may_be_a_text_and_a_wrong_one_is_refused():
     assert len(audit.confirmations[0].tried.pair.first) == len(audit.confirmations[0].tried.pair.second)
     with pytest.raises(UsageError, match="did you mean 'replace-one'"):
         audit_mechanism(total, epsilon=1, domain=domain, adjacency="replace", settings=SMALL)
+
+
+def test_a_strategy_that_draws_nothing_is_one_clear_error():
+    from hypothesis import strategies as st
+
+    from dpaudit.claim import Adjacency
+    from dpaudit.domains import Domain
+
+    nothing = st.integers().filter(lambda number: False)
+    domain = Domain(
+        text="mine:pairs", adjacency=Adjacency.ADD_REMOVE, pairs=nothing, patterns=(), summary="nothing"
+    )
+    with pytest.raises(UsageError, match="Expected the domain mine:pairs to draw pairs"):
+        audit_mechanism(lambda data, rng: rng.random(), epsilon=1, domain=domain, settings=SMALL)
