@@ -7,6 +7,7 @@ likelier probability lay some standard deviations lower, and the other one highe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -31,7 +32,8 @@ _WORTH = 0.01
 CAUTION = 3.5
 """Standard deviations: the best of thousands of events, none of which is real, looks that much better."""
 _FITTED = 20_000
-_MARGIN = 0.3
+_MARGINS = (0.3, 0.05, -math.inf)
+"""By how much an event has to be able to exceed the claim; the next one where no event is able to."""
 
 
 class Learn(Enum):
@@ -103,6 +105,9 @@ def choose(
     best = _best(list(features), first, second, guarantee, caution)
     if learn is not Learn.NOTHING and rng is not None and min(len(first), len(second)) >= _TRAINED_FROM:
         best = _better(best, _learned(samples, features, first, second, guarantee, caution, rng, learn))
+    for margin in _MARGINS[1:]:
+        if best is None:
+            best = _best(list(features), first, second, guarantee, caution, margin=margin)
     return best
 
 
@@ -186,6 +191,8 @@ def _best(
     second: FloatArray,
     guarantee: Guarantee,
     caution: float,
+    *,
+    margin: float = _MARGINS[0],
 ) -> Choice | None:
     """Rate every threshold of every column on either side, in either direction."""
     n, m = len(first), len(second)
@@ -194,7 +201,10 @@ def _best(
     thresholds = _thresholds(first, second)
     ours, theirs = _counts(first, thresholds), _counts(second, thresholds)
     rated = np.stack(
-        [_rated(guarantee, ours, n, theirs, m, caution), _rated(guarantee, theirs, m, ours, n, caution)]
+        [
+            _rated(guarantee, ours, n, theirs, m, caution, margin=margin),
+            _rated(guarantee, theirs, m, ours, n, caution, margin=margin),
+        ]
     )
     rated = np.where(np.isnan(thresholds)[None, None], -np.inf, rated)
     # Features come in the order in which people like to read them: the first that is as good as any is taken.
@@ -247,7 +257,14 @@ def _counts(values: FloatArray, thresholds: FloatArray) -> IntArray:
 
 
 def _rated(
-    guarantee: Guarantee, hits: IntArray, trials: int, other: IntArray, others: int, caution: float
+    guarantee: Guarantee,
+    hits: IntArray,
+    trials: int,
+    other: IntArray,
+    others: int,
+    caution: float,
+    *,
+    margin: float,
 ) -> FloatArray:
     """Parameter that the cautious reading needs, negative where it needs none; -inf for what shows nothing.
 
@@ -257,7 +274,7 @@ def _rated(
     """
     needed = guarantee.least(_low(hits, trials, caution), _high(other, others, caution))
     most = guarantee.least(1.0 - 1e-12, (other + 0.5) / (others + 1.0))
-    able = most > guarantee.claimed + min(guarantee.claimed, _MARGIN)
+    able = most > guarantee.claimed + min(guarantee.claimed, margin)
     result: FloatArray = np.where(able, needed, -np.inf)
     return result
 
