@@ -23,8 +23,8 @@ STRONG = 1e-4
 """Level at which a screened pair counts as found. It is confirmed on fresh outputs all the same."""
 _FIRST, _PROBE = 4, 16
 _SLOW = 1.0
-_FEWEST, _ENOUGH = 32, 64
 """Seconds for a probe beyond which few more outputs are drawn, and only where the probe tells data apart."""
+_FEWEST, _ENOUGH = 32, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

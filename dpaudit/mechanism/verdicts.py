@@ -85,7 +85,7 @@ def _refuted(by: Confirmation, guarantee: Guarantee) -> str:
         f"{guarantee.symbol} is at least {by.lower:.4g} where {guarantee.words()} is claimed: "
         f"of {counts.trials:,} outputs on each data set, {counts.hits:,} and {counts.other_hits:,} "
         f"were such that {by.tried.event_words} (p {p_words(by.p_value)})."
-        f"{_elsewhere(by, guarantee)}{_reading(by, guarantee)}"
+        f"{_elsewhere(by, guarantee)}{_reading(by)}"
     )
 
 
@@ -107,7 +107,7 @@ def _elsewhere(by: Confirmation, guarantee: Guarantee) -> str:
     return ""
 
 
-def _reading(by: Confirmation, guarantee: Guarantee) -> str:
+def _reading(by: Confirmation) -> str:
     """What sort of fault the event speaks of, where the event tells."""
     choice = by.tried.choice
     assert choice is not None

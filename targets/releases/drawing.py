@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dpaudit.errors import UsageError
-from dpaudit.outputs import Outputs, joined
+from dpaudit.outputs import Outputs
 from dpaudit.targets.releases.calls import Call, fresh
 from dpaudit.targets.releases.reading import OUT_OF_TIME, Failure, read, read_array
 
@@ -198,8 +198,3 @@ def cost(drawer: Drawer, data: Any, key: Key) -> float:
 def pieces(size: int, key: Key, length: int) -> Sequence[Stretch]:
     """A draw in stretches of at most so many outputs."""
     return [Stretch(key=key, start=start, stop=min(start + length, size)) for start in range(0, size, length)]
-
-
-def together(parts: Sequence[Outputs]) -> Outputs:
-    """Stretches in their order."""
-    return joined(parts)
