@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dpaudit.errors import DpauditError, UsageError
+from dpaudit.errors import DpauditError, UsageError, one_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,75 +41,55 @@ class Outcome:
 class Engine(Protocol):
     """Runs independent tasks and yields each outcome when it is there."""
 
-    def outcomes(self, tasks: Sequence[Task], *, workers: int, timeout: float) -> Iterator[Outcome]:
-        """Run every task once; one that fails, hangs or dies costs itself alone."""
+    def outcomes(
+        self, tasks: Sequence[Task], *, workers: int, timeout: float, memory: float = 0.0
+    ) -> Iterator[Outcome]:
+        """Run every task once; one that fails, hangs, grows or dies costs itself alone.
+
+        Args:
+            tasks: independent of each other.
+            workers: at once; 0 for one a core.
+            timeout: seconds that each trial of a task may take.
+            memory: GiB that one worker may hold; 0 for what the machine has, over all of them.
+        """
         ...
 
 
 class InlineEngine:
-    """In this process, one after another; no time-out. For debugging, notebooks and tests."""
+    """In this process, one after another; no limits. For debugging, notebooks and tests."""
 
-    def outcomes(self, tasks: Sequence[Task], *, workers: int, timeout: float) -> Iterator[Outcome]:
+    def outcomes(
+        self, tasks: Sequence[Task], *, workers: int, timeout: float, memory: float = 0.0
+    ) -> Iterator[Outcome]:
         """See `Engine.outcomes`."""
         yield from map(attempt, tasks)
-
-
-class LocalEngine:
-    """Worker processes by Pebble: a crash, a time-out or an out-of-memory kill takes one trial with it."""
-
-    def outcomes(self, tasks: Sequence[Task], *, workers: int, timeout: float) -> Iterator[Outcome]:
-        """See `Engine.outcomes`. Starting a worker costs one import of torch."""
-        from pebble import ProcessPool
-
-        if not tasks:
-            return
-        count = min(workers or available_cores(), len(tasks))
-        context = multiprocessing.get_context("spawn")
-        with ProcessPool(max_workers=count, context=context, initializer=one_thread) as pool:
-            pending: dict[Future[Outcome], Task] = {
-                pool.schedule(attempt, args=[task], timeout=timeout * task.trials): task for task in tasks
-            }
-            try:
-                while pending:
-                    done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        yield _outcome(pending.pop(future), future, timeout)
-            finally:
-                if pending:
-                    pool.stop()
 
 
 def attempt(task: Task) -> Outcome:
     """Run a task in this process and turn whatever it raises, `sys.exit` too, into one line of text.
 
-    Exceptions stay where they were raised: one that cannot be unpickled would end a whole pool.
+    Exceptions stay where they were raised: one that cannot be unpickled would end a whole pool. A task that
+    leaves the folder it was started in is brought back.
     """
+    folder = os.getcwd()
     try:
         return Outcome(key=task.key, seconds=task.run(task.argument))
-    except (Exception, SystemExit) as error:
-        return _failed(task, error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return failed(task, error)
+    finally:
+        with suppress(OSError):
+            os.chdir(folder)
 
 
-def _outcome(task: Task, future: Future[Outcome], timeout: float) -> Outcome:
-    from pebble import ProcessExpired
-
+def failed(task: Task, error: BaseException) -> Outcome:
+    """The outcome of a task that raised: one line, of bounded length and without control characters."""
     try:
-        return future.result()
-    except TimeoutError:
-        return Outcome(
-            key=task.key, error=f"Expected the trial to end within {timeout:g} s; raise compute.timeout."
-        )
-    except ProcessExpired as error:
-        return Outcome(
-            key=task.key, error=f"Expected the worker to live, found it dead (exit code {error.exitcode})."
-        )
-    except Exception as error:
-        return _failed(task, error)
-
-
-def _failed(task: Task, error: BaseException) -> Outcome:
-    text = str(error) if isinstance(error, DpauditError) else f"{type(error).__name__}: {error}"
-    return Outcome(key=task.key, error=" ".join(text.split()), usage=isinstance(error, UsageError))
+        text = str(error) if isinstance(error, DpauditError) else f"{type(error).__name__}: {error}"
+    except Exception:
+        text = f"{type(error).__name__}, which cannot be put into words"
+    return Outcome(key=task.key, error=one_line(text), usage=isinstance(error, UsageError))
 
 
 def available_cores() -> int:

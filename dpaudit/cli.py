@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpaudit import __version__, bound_cli, ledger_cli, mechanism_cli, trace_cli
-from dpaudit.errors import DpauditError, Interrupted, UsageError
+from dpaudit.errors import DpauditError, Interrupted, UsageError, one_line
 
 if TYPE_CHECKING:
     from dpaudit.policy import Policy
@@ -219,7 +219,7 @@ def main() -> None:
     try:
         app()
     except DpauditError as error:
-        typer.echo(f"dpaudit: {error}", err=True)
+        typer.echo(f"dpaudit: {one_line(str(error))}", err=True)
         sys.exit(error.exit_code)
     except SystemExit as ended:
         if ended.code == Interrupted.exit_code:

@@ -31,6 +31,17 @@ class Interrupted(DpauditError):
     exit_code = 130
 
 
+_LONGEST = 2_000
+"""Characters of the longest line that is shown."""
+
+
+def one_line(text: str) -> str:
+    """The text without line ends and without what a terminal would obey; what is too long is cut."""
+    flat = " ".join(text[: 2 * _LONGEST].split())
+    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in flat)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} [...]"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `did you mean 'x'?` for the nearest of `known`, or the list of what is known, shortened.
 

@@ -51,12 +51,13 @@ class DataPlan(_Section):
 
 
 class ComputePlan(_Section):
-    """Where trials run."""
+    """Where trials run, and how many seconds and GiB one may take; a memory of 0 is what there is."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     engine: str = "local"
     workers: int = Field(0, ge=0)
-    timeout: float = Field(900.0, gt=0.0)
+    timeout: float = Field(900.0, gt=0.0, le=1e9)
+    memory: float = Field(0.0, ge=0.0, le=1e9)
 
 
 class DeclaredClaim(_Section):

@@ -148,7 +148,7 @@ MECHANISMS: Mapping[str, str] = {
 }
 ENGINES: Mapping[str, str] = {
     "inline": "dpaudit.backend:InlineEngine",
-    "local": "dpaudit.backend:LocalEngine",
+    "local": "dpaudit.workers:LocalEngine",
 }
 TRAINING_TARGET = "dpaudit.targets.observed:TrainingFunction"
 TRAINED_TARGET = "dpaudit.targets.released:ReleasedModel"

@@ -90,7 +90,10 @@ def run(job: Job) -> Iterator[Event]:
     planned = tasks_of(plan, [spec for spec in specs if spec.key not in views])
     made = {task.key: part for task, part in planned}
     tasks = [task for task, _ in planned]
-    for outcome in engine.outcomes(tasks, workers=plan.compute.workers, timeout=plan.compute.timeout):
+    limits = plan.compute
+    for outcome in engine.outcomes(
+        tasks, workers=limits.workers, timeout=limits.timeout, memory=limits.memory
+    ):
         for spec in made[outcome.key]:
             # Of several trials of one task, those are lost that are not on disk.
             view = load_view(store, spec)
@@ -161,7 +164,7 @@ def _specs(job: Job, device: str, code: str) -> tuple[TrialSpec, ...]:
             index=each[1],
             plan=plan,
             plan_folder=job.plan_folder,
-            out=job.out,
+            out=job.out.resolve(),  # A training function may leave the folder.
             device=device,
         )
         for each in wanted

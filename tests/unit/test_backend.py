@@ -2,13 +2,11 @@
 
 import os
 import sys
-import time
 
 import pytest
 
 from dpaudit.backend import (
     InlineEngine,
-    LocalEngine,
     Outcome,
     Task,
     available_cores,
@@ -112,23 +110,6 @@ def test_inline_lets_an_interrupt_through():
         list(InlineEngine().outcomes([Task(key="a", run=interrupt, argument=0)], workers=1, timeout=1.0))
 
 
-def test_local_loses_only_the_tasks_that_raise_leave_die_or_hang(tasks, monkeypatch):
-    monkeypatch.setattr("dpaudit.backend.one_thread", int)  # these tasks need no torch, whose import is slow
-    lost = [
-        *map(tasks, RAISED),
-        Task(key="leaving", run=sys.exit, argument=3),
-        Task(key="dying", run=os._exit, argument=7),
-        Task(key="hanging", run=time.sleep, argument=600),
-    ]
-    found = outcomes(LocalEngine(), [good("before", 1.0), *lost, good("after", 2.0)], timeout=3.0)
-    expect_raised(found)
-    assert found["leaving"].error == "SystemExit: 3"
-    assert found["dying"].error == "Expected the worker to live, found it dead (exit code 7)."
-    assert found["hanging"].error == "Expected the trial to end within 3 s; raise compute.timeout."
-    assert [found[key].seconds for key in ("before", "after")] == [1.0, 2.0]
-    assert [found[key].error for key in ("before", "after")] == ["", ""]
-
-
 def test_a_worker_keeps_to_one_thread():
     import torch
 
@@ -139,10 +120,6 @@ def test_a_worker_keeps_to_one_thread():
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
-
-
-def test_local_starts_no_worker_for_no_task():
-    assert outcomes(LocalEngine(), []) == {}
 
 
 def test_this_process_may_use_at_least_one_core():

@@ -1,0 +1,30 @@
+"""How much memory a process holds, and how much there is. Where the system does not say, 0: no limit."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+GIB = 1 << 30
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def held_by(process: int | None) -> int:
+    """Bytes in memory of a process, shared ones included; 0 where it is gone or the system is not Linux."""
+    try:
+        pages = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def of_the_machine() -> int:
+    """Bytes that there are, or that the container may use if that is less; 0 where nothing says."""
+    found = []
+    with suppress(OSError, ValueError, AttributeError):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in _LIMITS:
+        with suppress(OSError, ValueError):
+            found.append(int(Path(path).read_text(encoding="ascii")))
+    return min((size for size in found if size > 0), default=0)
