@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from dpaudit.documents import toml_of
 from dpaudit.errors import UsageError, nearest
 
 BUILT_IN_TRAINING = ("plain", "opacus")
@@ -179,7 +179,6 @@ def read(path: Path | None, overrides: Sequence[str] = ()) -> tuple[AuditPlan, s
     name = str(path) if path else "the default plan"
     try:
         text = path.read_text(encoding="utf-8") if path else default_toml()
-        document = tomllib.loads(text)
     except FileNotFoundError:
         raise UsageError(
             f"Expected a plan at {path}, found nothing. Write one with `dpaudit init {path}`."
@@ -188,7 +187,9 @@ def read(path: Path | None, overrides: Sequence[str] = ()) -> tuple[AuditPlan, s
         raise UsageError(
             f"Expected {path} to be a readable text file, found: {error}. Check the path."
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    try:
+        document = toml_of(text)
+    except ValueError as error:
         raise UsageError(f"Expected {name} to be TOML, found: {error}. Repair that line.") from None
     for override in overrides:
         _override(document, override)
@@ -237,8 +238,8 @@ def _override(document: dict[str, Any], override: str) -> None:
     if not separator:
         raise UsageError(f"Expected --set key=value, found {override!r}. Write for example --set seed=1.")
     try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+        value = toml_of(f"v = {text}")["v"]
+    except ValueError:
         value = text
     *parents, last = key.strip().split(".")
     node: Any = document

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from dpaudit.documents import contents, toml_of
 from dpaudit.errors import UsageError, nearest
 
 EPSILON_METRICS = ("epsilon_claimed", "epsilon_lower")
@@ -126,15 +126,15 @@ def parse_policy(text: str, file: Path) -> Policy:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return contents(file).decode()
+    except (OSError, ValueError) as error:
         raise UsageError(f"Expected a policy at {file}, found: {error}. Name a readable TOML file.") from None
 
 
 def _parse(text: str, file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return toml_of(text)
+    except ValueError as error:
         raise UsageError(f"Expected {file} to be TOML, found: {error}. Repair that line.") from None
 
 
@@ -283,8 +283,8 @@ def _lines(text: str) -> dict[_Path, int]:
 def _path_of(line: str) -> _Path:
     """The path that one line of TOML names; empty if the line is not a whole statement."""
     try:
-        value: Any = tomllib.loads(line)
-    except tomllib.TOMLDecodeError:
+        value: Any = toml_of(line)
+    except ValueError:
         return ()
     path: list[str] = []
     while isinstance(value, (dict, list)) and value:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from dpaudit.claim import Adjacency, Claim
+from dpaudit.documents import contents, json_of
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.evidence import Access, Finding
@@ -242,12 +243,12 @@ def load(path: Path) -> AuditRecord:
     """
     file = path / RECORD_NAME if path.is_dir() else path
     try:
-        document = json.loads(file.read_bytes())
+        document = json_of(contents(file))
     except FileNotFoundError:
         raise UsageError(
             f"Expected a record at {file}, found nothing. Run `dpaudit run` first, or name its folder."
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"Expected {file} to be a JSON record, found: {error}. Restore it or run again."
         ) from None

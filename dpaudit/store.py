@@ -8,13 +8,16 @@ import io
 import json
 import os
 import uuid
+import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dpaudit.codec import Arrays, decode, encode
+from dpaudit.documents import bomb, json_of
 from dpaudit.errors import DpauditError
 
 FORMAT = 1
@@ -75,7 +78,7 @@ class Store:
     def save(self, key: str, facts: dict[str, Any]) -> None:
         """Write the facts of a finished trial; nouns and arrays in them are encoded."""
         arrays: Arrays = {}
-        document = {"format": FORMAT, "facts": {k: encode(v, arrays, k) for k, v in facts.items()}}
+        document = {"format": FORMAT, "key": key, "facts": {k: encode(v, arrays, k) for k, v in facts.items()}}
         text = np.frombuffer(json.dumps(document).encode(), dtype=np.uint8)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **{"document": text, **arrays})
@@ -84,22 +87,39 @@ class Store:
     def load(self, key: str) -> dict[str, Any] | None:
         """The facts of a finished trial; None if it is not there or its file is damaged.
 
-        A damaged file is set aside under the ending `.damaged`, so that the trial runs again.
+        A damaged file is set aside under the ending `.damaged`, so that the trial runs again. So is one that
+        is of another trial, or would be far larger in memory than it is on disk.
         """
         path = self.path(key)
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays: Arrays = {name: file[name] for name in file.files}
-            document = json.loads(arrays.pop("document").tobytes())
+            arrays = _arrays(path)
+            document = json_of(arrays.pop("document").tobytes())
             if document["format"] != FORMAT:
                 return None
+            if document.get("key", key) != key:
+                raise ValueError("the result of another trial")
             return {name: decode(value, arrays) for name, value in document["facts"].items()}
         except Exception:
             # Damaged bytes fail in every layer: zip, zlib, the array header, JSON, the nouns' own checks.
-            path.rename(path.with_suffix(".damaged"))
+            self.set_aside(key)
             return None
+
+    def set_aside(self, key: str) -> None:
+        """Keep a file that is no result under another name, where the folder lets us."""
+        with suppress(OSError):
+            self.path(key).replace(self.path(key).with_suffix(".damaged"))
+
+
+def _arrays(path: Path) -> Arrays:
+    """The arrays of a file, unless it is a small one that unpacks to more than memory may hold."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if bomb(unpacked, path.stat().st_size):
+        raise ValueError(f"{unpacked:,} bytes unpacked")
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def code_sha256(extra: Iterable[Path] = ()) -> str:

@@ -141,9 +141,12 @@ def load_view(store: Store, spec: TrialSpec) -> View | None:
     if facts is None:
         return None
     canaries = canaries_of(spec.plan, spec.plan_folder, spec.draw)
-    if not np.array_equal(facts.pop("member"), canaries.member):
+    try:
+        member, view = facts.pop("member"), View(canaries=canaries, **facts)
+    except (KeyError, TypeError):
+        store.set_aside(spec.key)  # Whole, and yet no result of a trial.
         return None
-    return View(canaries=canaries, **facts)
+    return view if np.array_equal(member, canaries.member) else None
 
 
 def pool_of(plan: AuditPlan, folder: Path) -> Pool:

@@ -245,9 +245,9 @@ def _serve(pipe: Connection, prints: Connection, parent: int, prepare: Callable[
             outcome = attempt(task)
         except KeyboardInterrupt as error:
             outcome = failed(task, error)  # Nobody at a keyboard reaches a worker.
-        for stream in (sys.stdout, sys.stderr):
+        for written in (sys.stdout, sys.stderr):
             with suppress(Exception):
-                stream.flush()
+                written.flush()
         pipe.send(outcome)
 
 

@@ -23,7 +23,7 @@ def render(record: AuditRecord, gate: GateResult) -> str:
     document = JUnitXml(_text(record.title))
     for name in dict.fromkeys(row.target for row in gate.rows):
         suite = TestSuite(_text(name or "whole record"))
-        suite.timestamp = record.provenance.created
+        suite.timestamp = _text(record.provenance.created)
         for row in gate.rows:
             if row.target == name:
                 suite.add_testcase(_case(row))

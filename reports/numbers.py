@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 
 NO_DATA = "no data"
 UNBOUNDED = "unbounded"
 NONE = "—"
 _AS_PERCENT = ("tpr_at_fpr_", "accuracy", "success", "rate", "advantage")
+
+
+_WIDE = Context(prec=400)
+"""Digits of the largest float there is, which a record may hold in any place."""
 
 
 def epsilon(value: float | None, *, end: str = "") -> str:
@@ -31,6 +35,8 @@ def rate(name: str, value: float | None, *, end: str = "") -> str:
     """Write a proportion as a percentage, and an area such as the AUC with three decimals."""
     if value is None or math.isnan(value):
         return NO_DATA
+    if math.isinf(value):
+        return UNBOUNDED
     if not any(part in name for part in _AS_PERCENT):
         return f"{_round(value, 3, end)}"
     return percent(value, end=end)
@@ -40,6 +46,8 @@ def percent(value: float | None, *, end: str = "") -> str:
     """Write a share of 1 as a percentage, with a second decimal where it is small."""
     if value is None or math.isnan(value):
         return NO_DATA
+    if math.isinf(value * 100):
+        return UNBOUNDED
     return f"{_round(value * 100, 2 if 0 < abs(value) < 0.01 else 1, end)} %"
 
 
@@ -76,7 +84,7 @@ def power_of_ten(value: float) -> str:
 
 def count(value: float | None) -> str:
     """Write a whole number with separators."""
-    return NO_DATA if value is None else f"{value:,.0f}"
+    return NO_DATA if value is None or math.isnan(value) else f"{value:,.0f}"
 
 
 def plain(value: float | None) -> str:
@@ -88,6 +96,8 @@ def plain(value: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """Write a time in the two largest units that matter."""
+    if not math.isfinite(seconds):
+        return NO_DATA
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -104,5 +114,7 @@ def many(number: int, noun: str, plural: str = "") -> str:
 def _round(value: float, digits: int, end: str) -> Decimal:
     """Round the decimal that `repr` shows, so that 5.45 never becomes 5.44 on the way down."""
     rounding = {"lower": ROUND_FLOOR, "upper": ROUND_CEILING}.get(end, ROUND_HALF_EVEN)
-    shown = Decimal(repr(round(value, 12))).quantize(Decimal(1).scaleb(-digits), rounding=rounding)
+    shown = Decimal(repr(round(value, 12))).quantize(
+        Decimal(1).scaleb(-digits), rounding=rounding, context=_WIDE
+    )
     return shown + 0  # no negative zero

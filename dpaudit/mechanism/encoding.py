@@ -15,6 +15,8 @@ from dpaudit.errors import UsageError
 _MARK = "$"
 _DTYPE = re.compile("[<>=|]?[A-Za-z]+[0-9]{0,9}")
 """Plain names of dtypes: no fields, no shapes."""
+_WIDEST, _LARGEST = 1 << 16, 1 << 30
+"""Bytes of one item, and of an array: a text of a few letters can ask for gigabytes."""
 
 
 def text_of(value: Any) -> str:
@@ -85,6 +87,8 @@ def decode(document: Any) -> Any:
 def _array(document: Mapping[str, Any]) -> Any:
     flat = _items(document)
     dtype = _dtype(document, "fiubcUSO")
+    if len(flat) * dtype.itemsize > _LARGEST:
+        raise ValueError(f"{len(flat):,} items of dtype {dtype}")
     # Item by item where they are objects: numpy would take lists among them for further axes.
     array = np.empty(len(flat), dtype=dtype)
     for i, item in enumerate(flat) if dtype.kind == "O" else ():
@@ -105,6 +109,8 @@ def _dtype(document: Mapping[str, Any], kinds: str) -> np.dtype[Any]:
         raise ValueError(f"dtype {name[:40]!r}")
     dtype = np.dtype(name)
     if dtype.kind not in kinds:
+        raise ValueError(f"dtype {name!r}")
+    if dtype.itemsize > _WIDEST:
         raise ValueError(f"dtype {name!r}")
     return dtype
 

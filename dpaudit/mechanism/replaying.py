@@ -14,6 +14,8 @@ from dpaudit.targets.releases.drawing import InlineDrawer, cost
 from dpaudit.targets.releases.randomness import randomness
 
 _ENOUGH, _SECONDS = 4000, 30.0
+_MOST = 20_000_000
+"""Outputs that a replay draws at most, whatever the file says: they are held in memory."""
 _STAGE = 1000
 """Draws of an audit have lower numbers: a replay never sees an output that the audit saw."""
 
@@ -81,6 +83,8 @@ def replay(
 ) -> Replayed:
     """Draw as many outputs as the witness had, or 4,000 if that is more, and test its event.
 
+    Never more than twenty million.
+
     Args:
         witness: as loaded.
         mechanism: the function to draw from.
@@ -97,7 +101,7 @@ def replay(
     drawer = InlineDrawer(call=source.call)
     # A test that stopped at its first decision had just enough outputs; as many again are often too few.
     each = cost(drawer, likelier, (witness.seed, _STAGE, seed, 2))
-    size = max(witness.trials, min(_ENOUGH, int(_SECONDS / (2 * each))))
+    size = max(min(witness.trials, _MOST), min(_ENOUGH, int(_SECONDS / (2 * each))))
     sides = enumerate((likelier, other))
     outputs = [drawer.draw(data, size, (witness.seed, _STAGE, seed, side)) for side, data in sides]
     counts = Counts(

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from dpaudit import __version__
 from dpaudit.attacks.event_search.events import Event
 from dpaudit.check import in_range
+from dpaudit.documents import contents, json_of
 from dpaudit.errors import UsageError
 from dpaudit.mechanism.confirmation import Confirmation
 from dpaudit.mechanism.encoding import decode, encode
@@ -187,14 +188,12 @@ def load(path: Path) -> Witness:
         UsageError: missing, too large, not JSON, of a newer schema, or not a witness.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise UsageError(f"Expected a witness of at most {_LARGEST:,} bytes at {path}, found more.")
-        document = json.loads(path.read_bytes())
+        document = json_of(contents(path, _LARGEST))
     except FileNotFoundError:
         raise UsageError(
             f"Expected a witness at {path}, found nothing. `dpaudit mechanism` writes one."
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"Expected {path} to be a JSON witness, found: {error}.") from None
     number = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(number, int) or number > SCHEMA_VERSION:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from dpaudit.documents import bomb
 from dpaudit.errors import UsageError
 from dpaudit.scoring.columns import (
     MOST_BYTES,
@@ -23,6 +24,8 @@ from dpaudit.scoring.columns import (
     guarded_size,
     table_of,
 )
+
+_BYTES_OF_A_LETTER = 4
 
 
 def read_npz(path: Path) -> Arrays:
@@ -38,7 +41,7 @@ def read_npz(path: Path) -> Arrays:
                 return {path.stem: _array(file, size, path.stem, path)}
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            _check_members(members, path)
+            _check_members(members, size, path)
             arrays = {}
             for member in members:
                 name = member.filename.removesuffix(".npy")
@@ -55,8 +58,13 @@ def read_npz(path: Path) -> Arrays:
         ) from None
 
 
-def _check_members(members: list[zipfile.ZipInfo], path: Path) -> None:
+def _check_members(members: list[zipfile.ZipInfo], size: int, path: Path) -> None:
     total = sum(member.file_size for member in members)
+    if bomb(total, size):
+        raise UsageError(
+            f"Expected arrays in {path}, found {size:,} bytes that unpack to {total:,}. "
+            "Write them with numpy.savez, uncompressed, if they are right."
+        )
     if len(members) > MOST_COLUMNS or total > MOST_BYTES:
         raise UsageError(
             f"Expected at most {MOST_COLUMNS} arrays of together {MOST_BYTES} bytes in {path}, "
@@ -112,6 +120,8 @@ def read_parquet(path: Path, choose: Choose) -> Table:
                     f"Expected at most {MOST_ROWS} rows of {MOST_BYTES} bytes in {path}, "
                     f"found {meta.num_rows} of {size}. Split it by model."
                 )
+        # A text that a million rows share stays one text: unpacked, a small file could fill the memory.
+        with parquet.ParquetFile(path, read_dictionary=list(kinds)) as file:
             columns = file.read(columns=list(kinds))
             arrays = {name: _plain(columns.column(name).to_numpy(), name, path) for name in kinds}
     except UsageError:
@@ -131,4 +141,9 @@ def _plain(array: NDArray[Any], name: str, path: Path) -> NDArray[Any]:
                 f"Expected {name} to be text or a number, found {value!r} in data row {row + 1} "
                 f"of {path}. Fill it in."
             )
+    longest = max((len(str(value)) for value in array), default=0)
+    if array.size * longest * _BYTES_OF_A_LETTER > MOST_BYTES:
+        raise UsageError(
+            f"Expected {name} of {path} to be short texts, found one of {longest:,} characters. Shorten it."
+        )
     return np.array(array.tolist())

@@ -202,3 +202,23 @@ def test_the_hash_of_the_code_follows_the_users_own_files(tmp_path):
     assert first == code_sha256([own])
     own.write_text("a = 2")
     assert len({first, code_sha256([own]), code_sha256()}) == 3
+
+
+def test_the_result_of_another_trial_is_set_aside(tmp_path):
+    store = Store(tmp_path)
+    store.save("one", FACTS)
+    store.path("one").rename(store.path("two"))
+    assert store.load("two") is None
+    assert store.path("two").with_suffix(".damaged").exists()
+
+
+def test_a_damaged_file_in_a_folder_that_cannot_be_written_is_no_result_either(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.path("key").parent.mkdir()
+    store.path("key").write_bytes(b"damaged")
+
+    def refuse(self, target):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    assert store.load("key") is None

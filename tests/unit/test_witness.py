@@ -275,7 +275,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
     path = tmp_path / "witness.json"
     with path.open("wb") as file:
         file.truncate(60_000_000)
-    with pytest.raises(UsageError, match="at most 50,000,000 bytes"):
+    with pytest.raises(UsageError, match="more than 50,000,000 bytes"):
         load(path)
 
 

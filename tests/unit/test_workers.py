@@ -1,4 +1,4 @@
-"""`dpaudit.workers`: a trial may hang, grow, flood, raise, leave or be killed; every other one is run once."""
+"""`dpaudit.workers`: a trial may hang, grow, flood, raise or be killed; every other one is run once."""
 
 import os
 import random
