@@ -139,30 +139,29 @@ def _bits(value: object) -> object:
     return value.tobytes() if hasattr(value, "tobytes") else repr(value)
 
 
-def strike(driver: int, kind: str) -> bool:
+def strike(driver: int, kind: str, rng: random.Random) -> bool:
     """Kill what the schedule says; False where there was nothing to kill."""
     workers = workers_of(driver) if kind != "driver" else []
     if kind == "worker":
-        return bool(workers) and kill(workers[0])
+        return bool(workers) and kill(rng.choice(workers))
     struck = [kill(worker) for worker in workers]
     return kill(driver) and (kind == "driver" or any(struck))
 
 
-def disturbed(folder: Path, rng: random.Random, found: Campaign, *, most: int) -> None:
+def disturbed(folder: Path, rng: random.Random, found: Campaign, *, most: int, span: float) -> None:
     """One audit: start it, kill it, until it ends by itself with nothing lost."""
     kept: dict[str, tuple[int, str]] = {}
-    kills, span = 0, 6.0
+    kills = 0
     while True:
         process = start(folder)
         found.runs += 1
-        begun = time.monotonic()
         while kills < most and process.poll() is None:
             kind = rng.choice(KINDS)
             # The driver at any time, also while it imports torch; workers once they are there.
             while kind != "driver" and process.poll() is None and not workers_of(process.pid):
                 time.sleep(0.05)
             time.sleep(rng.uniform(0.0, span))
-            if process.poll() is None and strike(process.pid, kind):
+            if process.poll() is None and strike(process.pid, kind, rng):
                 found.kills[kind] += 1
                 kills += 1
                 if kind != "worker":
@@ -171,8 +170,6 @@ def disturbed(folder: Path, rng: random.Random, found: Campaign, *, most: int) -
         now = files(folder)
         found.again += sum(now.get(name) != value for name, value in kept.items())
         kept = now
-        # Nothing new in a whole run: the next kill waits longer.
-        span = min(span * 1.5, 60.0) if time.monotonic() - begun < 4.0 else span
         if code >= 0:
             found.exits[code] += 1
         if code == 4:
@@ -190,11 +187,13 @@ def campaign(wanted: int, seed: int, each: int) -> Campaign:
         first = start(quiet).wait(timeout=600)
         if not (quiet / "audits/plan/record.json").exists():
             raise SystemExit((quiet / "log.txt").read_text())
+        span = (time.monotonic() - begun) / 3
         right, results = essence(quiet), arrays(quiet)
-        print(f"undisturbed: exit {first}, {len(results)} trials, {time.monotonic() - begun:.0f} s", flush=True)
+        print(f"undisturbed: exit {first}, {len(results)} trials, {3 * span:.0f} s", flush=True)
         while sum(found.kills.values()) < wanted:
             folder = make(Path(place) / f"disturbed-{found.audits}")
-            disturbed(folder, rng, found, most=min(each, wanted - sum(found.kills.values())))
+            left = wanted - sum(found.kills.values())
+            disturbed(folder, rng, found, most=min(each, left), span=span)
             found.audits += 1
             found.differing += arrays(folder) != results or essence(folder) != right
             found.leftovers += len(list((folder / "audits/plan/trials").glob(".writing-*")))

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from dpaudit.documents import toml_of
 from dpaudit.errors import UsageError, nearest
 
+_MOST_SHADOWS = 100_000
 BUILT_IN_TRAINING = ("plain", "opacus")
 
 
@@ -134,8 +135,10 @@ class AuditPlan(_Section):
         """Shadow models beside each target: as many as the most demanding attack asks for."""
         wanted = [attack.options.get("shadows", 0) for attack in self.attacks.values()]
         for number in wanted:
-            if not isinstance(number, int) or number < 0:
-                raise UsageError(f"Expected shadows={number!r} to be a whole number of models, 0 or more.")
+            if not isinstance(number, int) or not 0 <= number <= _MOST_SHADOWS:
+                raise UsageError(
+                    f"Expected shadows={number!r} to be a whole number of models, 0 to {_MOST_SHADOWS:,}."
+                )
         return max(wanted, default=0)
 
     def one_run(self, attack: str) -> bool:
