@@ -63,7 +63,7 @@ def run(
     plan: Annotated[Path | None, typer.Argument(help="The plan; the default audit if left out.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the record.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    engine: Annotated[str | None, typer.Option(help="local or inline.")] = None,
+    engine: Annotated[str | None, typer.Option(help="local, inline, or ray[://ADDRESS].")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; 0 for one a core.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key.sub=value, over the plan.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,

@@ -52,13 +52,18 @@ class DataPlan(_Section):
 
 
 class ComputePlan(_Section):
-    """Where trials run, and how many seconds and GiB one may take; a memory of 0 is what there is."""
+    """Where trials run, and how many seconds and GiB one may take; a memory of 0 is what there is.
+
+    The engine is "local", "inline", "ray" or "ray://ADDRESS"; `gpus` is what a trial takes on a cluster, one
+    by default where it trains on a GPU.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     engine: str = "local"
     workers: int = Field(0, ge=0)
     timeout: float = Field(900.0, gt=0.0, le=1e9)
     memory: float = Field(0.0, ge=0.0, le=1e9)
+    gpus: float | None = Field(None, ge=0.0)
 
 
 class DeclaredClaim(_Section):

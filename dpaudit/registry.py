@@ -149,6 +149,7 @@ MECHANISMS: Mapping[str, str] = {
 ENGINES: Mapping[str, str] = {
     "inline": "dpaudit.backend:InlineEngine",
     "local": "dpaudit.workers:LocalEngine",
+    "ray": "dpaudit.cluster:RayEngine",
 }
 TRAINING_TARGET = "dpaudit.targets.observed:TrainingFunction"
 TRAINED_TARGET = "dpaudit.targets.released:ReleasedModel"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from dpaudit import __version__
 from dpaudit.backend import Engine, Outcome, choose_device, device_name
@@ -17,7 +18,7 @@ from dpaudit.errors import UsageError
 from dpaudit.events import Analysing, Event, RunFinished, RunStarted, TrialFinished, TrialLost
 from dpaudit.games import trials_of, with_games
 from dpaudit.judge import AuditJudgement, judge_audit
-from dpaudit.plan import AuditPlan, TargetPlan, canonical
+from dpaudit.plan import AuditPlan, ComputePlan, TargetPlan, canonical
 from dpaudit.protocols import View
 from dpaudit.record import RECORD_NAME, SCHEMA_VERSION, AuditRecord, Provenance, TrialRecord, dump
 from dpaudit.registry import DATA, ENGINES, build, resolve
@@ -70,7 +71,7 @@ def run(job: Job) -> Iterator[Event]:
     started = time.perf_counter()
     plan = job.plan
     device = choose_device(plan.compute.device)
-    engine: Engine = build("engine", plan.compute.engine, ENGINES, {})
+    engine = _engine(plan.compute, device)
     code = _check(job)
     specs = _specs(job, device, code)
     store = Store(job.out)
@@ -111,6 +112,16 @@ def run(job: Job) -> Iterator[Event]:
     provenance = _provenance(job, device, code, time.perf_counter() - started)
     write_atomic(job.out / RECORD_NAME, dump(_record(job, audit, ordered, provenance)))
     yield RunFinished(folder=str(job.out), exit_code=audit.exit_code)
+
+
+def _engine(compute: ComputePlan, device: str) -> Engine:
+    """The engine by its name and, for a cluster, its address: "ray" or "ray://10.0.0.1:6379"."""
+    name, _, address = compute.engine.partition("://")
+    options: dict[str, Any] = {"address": address} if address else {}
+    if name == "ray":
+        options["gpus"] = float(device == "cuda") if compute.gpus is None else compute.gpus
+    made: Engine = build("engine", name, ENGINES, options)
+    return made
 
 
 def _record(
