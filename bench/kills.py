@@ -187,9 +187,9 @@ def campaign(wanted: int, seed: int, each: int) -> Campaign:
         first = start(quiet).wait(timeout=600)
         if not (quiet / "audits/plan/record.json").exists():
             raise SystemExit((quiet / "log.txt").read_text())
-        span = (time.monotonic() - begun) / 3
+        span = (time.monotonic() - begun) / 8
         right, results = essence(quiet), arrays(quiet)
-        print(f"undisturbed: exit {first}, {len(results)} trials, {3 * span:.0f} s", flush=True)
+        print(f"undisturbed: exit {first}, {len(results)} trials, {8 * span:.0f} s", flush=True)
         while sum(found.kills.values()) < wanted:
             folder = make(Path(place) / f"disturbed-{found.audits}")
             left = wanted - sum(found.kills.values())
