@@ -217,7 +217,7 @@ def page(found: Campaign, seed: int) -> str:
         ("Kills (SIGKILL)", f"{total}: " + ", ".join(f"{found.kills[kind]} {kind}" for kind in KINDS)),
         ("Audits that were disturbed, and finished", f"{found.audits}"),
         ("Starts of the same command", f"{found.runs}"),
-        ("Ends by itself", ", ".join(f"{count} with exit {code}" for code, count in sorted(found.exits.items()))),
+        ("Ends by itself", ", ".join(f"{n} with exit {code}" for code, n in sorted(found.exits.items()))),
         ("Runs that ended with trials lost (exit 4) and were started again", f"{found.missed}"),
         ("Finished trials that were made again or changed", f"{found.again}"),
         ("Audits whose record or results differ from the undisturbed one", f"{found.differing}"),

@@ -16,7 +16,7 @@ _LARGEST = 2**63
 
 
 def bomb(unpacked: int, packed: int) -> bool:
-    """Whether so many bytes of an archive would unpack to far more than any that somebody wrote in earnest."""
+    """Whether so many bytes of an archive unpack to more than any that was written in earnest."""
     return unpacked > max(_UNPACKED, _TIMES * packed)
 
 

@@ -78,7 +78,11 @@ class Store:
     def save(self, key: str, facts: dict[str, Any]) -> None:
         """Write the facts of a finished trial; nouns and arrays in them are encoded."""
         arrays: Arrays = {}
-        document = {"format": FORMAT, "key": key, "facts": {k: encode(v, arrays, k) for k, v in facts.items()}}
+        document = {
+            "format": FORMAT,
+            "key": key,
+            "facts": {k: encode(v, arrays, k) for k, v in facts.items()},
+        }
         text = np.frombuffer(json.dumps(document).encode(), dtype=np.uint8)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **{"document": text, **arrays})

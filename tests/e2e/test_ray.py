@@ -1,4 +1,4 @@
-"""Engine `ray` on a real cluster of two nodes: what is lost with a worker or a node runs again, and counts once."""
+"""Engine `ray` on two real nodes: what is lost with a worker or a node runs again, and counts once."""
 
 import os
 import signal

@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_trained(job,
 
     monkeypatch.setattr("dpaudit.store.os.replace", refuse)
     monkeypatch.setattr("dpaudit.trial.training_seed", None)
-    with pytest.raises(StoreError, match="Read-only file system. Choose another folder with --out"):
+    with pytest.raises(StoreError, match=r"Read-only file system\. Choose another folder with --out"):
         list(run(job))
 
 

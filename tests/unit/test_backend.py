@@ -14,7 +14,11 @@ from dpaudit.backend import (
     device_name,
     one_thread,
 )
+from dpaudit.cluster import RayEngine
 from dpaudit.errors import UsageError
+from dpaudit.plan import ComputePlan
+from dpaudit.run import _engine
+from dpaudit.workers import LocalEngine
 
 USERS_MODULE = """
 from dpaudit.errors import TrialError, UsageError
@@ -108,6 +112,26 @@ def test_inline_lets_an_interrupt_through():
 
     with pytest.raises(KeyboardInterrupt):
         list(InlineEngine().outcomes([Task(key="a", run=interrupt, argument=0)], workers=1, timeout=1.0))
+
+
+def test_the_plan_names_the_engine_and_the_address_of_a_cluster():
+    def engine(name, device="cpu", **options):
+        return _engine(ComputePlan(engine=name, **options), device)
+
+    assert isinstance(engine("local"), LocalEngine)
+    assert engine("ray") == RayEngine()
+    assert engine("ray://10.0.0.1:6379", gpus=0.25) == RayEngine(address="10.0.0.1:6379", gpus=0.25)
+    assert engine("ray", "cuda") == RayEngine(gpus=1.0)
+    for wrong in ("rey", "local://here", "inline://here"):
+        with pytest.raises(UsageError, match="Expected "):
+            engine(wrong)
+
+
+def test_ray_is_asked_for_in_one_line_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install 'dpaudit\[ray\]'"):
+        list(RayEngine().outcomes([good("a", 1.0)], workers=1, timeout=1.0))
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 def test_a_worker_keeps_to_one_thread():

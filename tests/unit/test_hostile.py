@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import sys
 import time
 import tracemalloc
 import zipfile
@@ -31,9 +32,7 @@ from dpaudit.scoring.files import read
 from dpaudit.store import Store
 from tests.sample_record import sample_record
 
-LIMITS = parse_policy(
-    "[gate]\nauc = 0.7\nepsilon_lower = 3\ntpr_at_fpr_0.01 = 0.03\n", Path("dpaudit.toml")
-)
+LIMITS = parse_policy("[gate]\nauc = 0.7\nepsilon_lower = 3\ntpr_at_fpr_0.01 = 0.03\n", Path("dpaudit.toml"))
 HTML = "<img src=x onerror=alert(1)>\"'--></style>]]>"
 TERMINAL = "\x1b]0;owned\x07\x1b[2J\u202e\n::error::x"
 VALUES = (
@@ -79,9 +78,7 @@ def shown(record):
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    changes=st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(VALUES)), min_size=1, max_size=4)
-)
+@given(changes=st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(VALUES)), min_size=1, max_size=4))
 def test_a_changed_record_is_refused_in_one_line_or_shown_and_not_obeyed(tmp_path, changes):
     (tmp_path / RECORD_NAME).write_bytes(changed(changes))
     try:
@@ -203,7 +200,10 @@ def test_a_record_that_is_a_pipe_nobody_writes_to_hangs_nothing(tmp_path):
 def bomb(size):
     """An npz of zeros, a thousandth of what it unpacks to."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("score.npy", "w") as file:
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("score.npy", "w") as file,
+    ):
         np.lib.format.write_array_header_1_0(
             file, {"descr": "<f8", "fortran_order": False, "shape": (size // 8,)}
         )
@@ -272,6 +272,26 @@ def test_the_line_of_an_error_is_one_line_that_a_terminal_does_not_obey(tmp_path
     assert ended.value.code == 2
     assert shown.count("\n") == 1 and "\x1b" not in shown and len(shown) < 2_100
     assert one_line("a\n b\t\x07\ud800") == "a b \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize("command", ["show", "report", "gate"])
+def test_no_code_that_a_record_names_is_imported(tmp_path, monkeypatch, command):
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')\n")
+    plan = {
+        "gate": {"auc": 0.7},
+        "targets": [{"name": "a", "train": "evil:fit"}],
+        "data": {"source": "evil:load"},
+    }
+    toml = '[gate]\nauc = 0.9\n[[targets]]\nname = "a"\ntrain = "evil:fit"\n'
+    document = {**copy.deepcopy(BASE), "plan": plan, "plan_toml": toml}
+    (tmp_path / RECORD_NAME).write_bytes(json.dumps(document).encode())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.argv", ["dpaudit", command, "."])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, 1)
+    assert "evil" not in sys.modules
 
 
 TOKENS = (
