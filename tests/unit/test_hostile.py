@@ -36,8 +36,8 @@ LIMITS = parse_policy("[gate]\nauc = 0.7\nepsilon_lower = 3\ntpr_at_fpr_0.01 = 0
 HTML = "<img src=x onerror=alert(1)>\"'--></style>]]>"
 TERMINAL = "\x1b]0;owned\x07\x1b[2J\u202e\n::error::x"
 VALUES = (
-    None, True, 0, -1, 2**62, 10**400, 1e308, -1e308, 5e-324, "NaN", "Infinity", "-Infinity", HTML, TERMINAL, "",
-    "\x00", "\ud800", "word " * 3_000, [], {}, [[]], [1], {"a": HTML}, "1", 1.5, [["[" * 9]],
+    None, True, 0, -1, 2**62, 10**400, 1e308, -1e308, 5e-324, "NaN", "Infinity", "-Infinity", HTML, TERMINAL,
+    "", "\x00", "\ud800", "word " * 3_000, [], {}, [[]], [1], {"a": HTML}, "1", 1.5, [["[" * 9]],
 )  # fmt: skip
 BASE = json.loads(dump(sample_record()))
 
@@ -105,10 +105,11 @@ def everywhere(value, hostile):
     return hostile if isinstance(value, str) else value
 
 
-FREE = {"title", "reason", "name", "description", "source", "method", "detail", "where", "expected", "measured",
-        "remedy", "check", "slice", "error", "key", "target", "attack", "command", "device", "engine", "created",
-        "platform", "python", "plan_toml", "decided_by", "accountant", "unit", "dpaudit_version", "data_sha256",
-        "weights_sha256", "canary_commitment", "assumptions"}  # fmt: skip
+FREE = set(
+    "title reason name description source method detail where expected measured remedy check slice error key "
+    "target attack command device engine created platform python plan_toml decided_by accountant unit "
+    "dpaudit_version data_sha256 weights_sha256 canary_commitment assumptions".split()
+)
 
 
 def poisoned(value, hostile):
@@ -295,8 +296,8 @@ def test_no_code_that_a_record_names_is_imported(tmp_path, monkeypatch, command)
 
 
 TOKENS = (
-    b"nan", b"inf", b'"', b"\x00", b"\xff", b",", b"\n", b"\r", b"9" * 400, b"\xef\xbb\xbf", b";", b"\x1b[2J", b"|O",
-    b"<U999999999", b"(99999999999,)", b"\xff\xff\xff\x7f", b"score",
+    b"nan", b"inf", b'"', b"\x00", b"\xff", b",", b"\n", b"\r", b"9" * 400, b"\xef\xbb\xbf", b";", b"\x1b[2J",
+    b"|O", b"<U999999999", b"(99999999999,)", b"\xff\xff\xff\x7f", b"score",
 )  # fmt: skip
 
 
