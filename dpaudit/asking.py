@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from dpaudit.check import FloatArray
-from dpaudit.evidence import Access
+import numpy as np
+
+from dpaudit.check import FloatArray, IntArray
+from dpaudit.evidence import Access, Guesses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,61 @@ class Asks(Protocol):
     @property
     def asked(self) -> Asked:
         """What it needs."""
+        ...
+
+
+@runtime_checkable
+class SeveralTests(Protocol):
+    """An attack whose evidence is of several tests, which share its weight evenly."""
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """Source of the evidence of each."""
+        ...
+
+
+@runtime_checkable
+class LineUp(Protocol):
+    """An attack for which models are trained with one of n candidates each. Its fields are its recipe."""
+
+    @property
+    def name(self) -> str:
+        """In the plan and in the report."""
+        ...
+
+    @property
+    def access(self) -> Access:
+        """What its adversary sees."""
+        ...
+
+    @property
+    def models(self) -> int:
+        """How many are trained: a game with each, but for those that the adversary learns from."""
+        ...
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of candidates, smallest first; one of the most is drawn for each model."""
+        ...
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """Source of the evidence of each."""
+        ...
+
+    @property
+    def fitted(self) -> bool:
+        """Whether training starts where all other records are fitted: the adversary chose those weights."""
+        ...
+
+    def labels(self, log_probabilities: FloatArray, own: IntArray) -> IntArray:
+        """(n,) labels of the candidates, given (n, classes) before training and their own."""
+        ...
+
+    def evidence(
+        self, log_probabilities: FloatArray, labels: IntArray, secrets: IntArray, rng: np.random.Generator
+    ) -> tuple[Guesses, ...]:
+        """Of games, from (M, n, classes) of final models and the (M,) candidates that were in."""
         ...
 
 

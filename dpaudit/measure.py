@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from dpaudit import membership
+from dpaudit import membership, recovery
 from dpaudit.accounting import family_for
-from dpaudit.asking import Game
+from dpaudit.asking import Game, LineUp
 from dpaudit.claim import Adjacency, Claim, Sampler
 from dpaudit.contradictions import family_of_part, part_findings
 from dpaudit.designs import paired_coins
@@ -73,7 +73,8 @@ def weights(plan: AuditPlan) -> dict[str, float]:
             found[name] = weight * (1 - _ANYTIME_SHARE)
             found[f"{name}, anytime"] = weight * _ANYTIME_SHARE
         else:
-            found[attack.name] = weight
+            tests = recovery.tests_of(attack, attack.name)
+            found |= dict.fromkeys(tests, weight / len(tests))
     return found
 
 
@@ -99,6 +100,10 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
             continue
         if isinstance(evidence, (Note, Replay, TwoSample)):
             continue  # The checklist has it; replays are put together below, and so are games.
+        if isinstance(evidence, Guesses) and evidence.unit == "run":
+            whole = _whole_run(claim, plan, evidence.adjacency)
+            estimates.append(reconstruction.guesses(evidence, whole, alpha=shares[evidence.source]))
+            continue
         if not composable(claim):
             continue  # What one step shows becomes an epsilon only by composing the steps of a ledger.
         assert claim is not None
@@ -117,9 +122,10 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         joint = noise.replays(parts, alpha=(1 - _LAW_SHARE) * level)
         estimates += [joint] if _holds(joint, stopped) else []
         findings += part_findings(parts, alpha=_LAW_SHARE * level, stopped=stopped)
-    rates: list[Rate] = [
-        _reconstruction_rate(e, claim, plan) for e in views[0].evidence if isinstance(e, Guesses)
-    ]
+    games = [e for e in views[0].evidence if isinstance(e, Guesses)]
+    allowed = partial(_of_ledger, claim, plan)
+    rates = list(recovery.rates(games, plan, allowed))
+    curves += recovery.curves(games, plan, allowed)
     estimates += _of_games(views[0].evidence, claim, plan, shares)
     for name, attack in attacks_of(plan).items():
         if isinstance(attack, ModelAttack):
@@ -239,42 +245,13 @@ def _step_curves(evidence: Evidence, family: Family, shares: Mapping[str, float]
             x=series(path.n),
             y=series(path.epsilon),
         )
-    if isinstance(evidence, Guesses):
-        baselines = np.geomspace(1e-3, 0.5, 40)
-        limits = [reconstruction.success_limit(family, float(b), evidence.unit) for b in baselines]
-        yield Curve(
-            kind="reconstruction-limit", source=evidence.source, x=series(baselines), y=series(limits)
-        )
-        lower, upper = reconstruction.success_interval(evidence, alpha=shares[evidence.source])
-        if lower is not None and upper is not None:
-            yield Curve(
-                kind="reconstruction",
-                source=evidence.source,
-                x=(evidence.baseline,),
-                y=(evidence.successes / evidence.trials,),
-                lower=(lower,),
-                upper=(upper,),
-            )
 
 
-def _reconstruction_rate(guesses: Guesses, claim: Claim | None, plan: AuditPlan) -> Rate:
-    """Success of the reconstruction games beside what the claim allows."""
-    alpha = plan.alpha / len(plan.attacks)
-    lower, upper = reconstruction.success_interval(guesses, alpha=alpha)
-    limit = None
-    if claim is not None and composable(claim):
-        family = family_for(claim, adjacency=guesses.adjacency, delta=plan.delta)
-        limit = reconstruction.success_limit(family, guesses.baseline, guesses.unit)
-    return Rate(
-        name="reconstruction_success",
-        value=guesses.successes / guesses.trials if guesses.trials else math.nan,
-        lower=lower,
-        upper=upper,
-        alpha=alpha,
-        source=guesses.source,
-        n=guesses.trials,
-        limit=limit,
-    )
+def _of_ledger(claim: Claim | None, plan: AuditPlan, adjacency: Adjacency) -> Family | None:
+    """What the steps of a claim allow under a neighbouring relation; None where no ledger says."""
+    if claim is None or not composable(claim):
+        return None
+    return family_for(claim, adjacency=adjacency, delta=plan.delta)
 
 
 def _claimed_roc(family: Family) -> Curve:
@@ -293,7 +270,7 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
             status, reason = "NOT RUN", "the training run was lost"
         elif isinstance(attack, StepAttack) and not _rode(attack, audited):
             status, reason = "NOT APPLICABLE", "no step with per-record gradients was seen"
-        elif isinstance(attack, Game):
+        elif isinstance(attack, (Game, LineUp)):
             status, reason = _played(attack, audited)
         elif isinstance(attack, ModelAttack):
             status, reason = membership.ran(attack, runs)
@@ -311,12 +288,19 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
     return rows
 
 
-def _played(game: Game, audited: View) -> tuple[str, str]:
+def _played(game: Game | LineUp, audited: View) -> tuple[str, str]:
     scores = [e for e in audited.evidence if isinstance(e, TwoSample) and e.source == game.name]
+    counts = [e for e in audited.evidence if isinstance(e, Guesses) and e.source in _tests(game)]
+    if counts:
+        return "RUN", f"{counts[0].trials} games, each with a model of its own"
     if scores:
         return "RUN", f"{scores[0].scores_in.size + scores[0].scores_out.size} models of its own"
     return "NOT APPLICABLE", "the training function declares no recipe by which many models could be trained"
 
 
+def _tests(attack: StepAttack | Game | LineUp) -> tuple[str, ...]:
+    return recovery.tests_of(attack, attack.name)
+
+
 def _rode(attack: StepAttack, view: View) -> bool:
-    return any(getattr(e, "source", None) == attack.name for e in view.evidence)
+    return any(getattr(e, "source", None) in _tests(attack) for e in view.evidence)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from dpaudit import accounting, measure
-from dpaudit.asking import Game
+from dpaudit.asking import Game, LineUp
 from dpaudit.canary import Pool
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase
 from dpaudit.errors import UsageError
@@ -23,6 +23,7 @@ from dpaudit.evidence import Access, Guesses, KnownNull, NoiseSample, OneRun, Re
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.prospects import TWICE, Prospect
 from dpaudit.protocols import ModelAttack
+from dpaudit.recovery import tests_of
 from dpaudit.stats import clusters, evalues, known_null, noise, one_run, power, reconstruction
 from dpaudit.stats.family import Family, GaussianFamily
 from dpaudit.stats.multiplicity import split
@@ -102,7 +103,14 @@ def _opacus_ledger(options: dict[str, Any], records: int) -> Ledger:
 def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, float]) -> Iterator[Prospect]:
     claim = planned.claim
     for name, attack in attacks_of(plan).items():
-        alpha = shares[f"{name}, anytime" if isinstance(attack, Game) else name]
+        if isinstance(attack, LineUp):
+            yield from _line_up(attack, claim, shares)
+            continue
+        if hasattr(attack, "tests") and claim.ledger:
+            yield from _games(attack, claim, shares)
+            continue
+        tests = tests_of(attack, name)
+        alpha = shares[f"{name}, anytime" if isinstance(attack, Game) else tests[0]]
         empty = Prospect(name=name, observations="-", alpha=alpha)
         if isinstance(attack, ModelAttack):
             of = _one_run if plan.one_run(name) else _runs
@@ -113,8 +121,6 @@ def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, 
             yield replace(empty, note=f"the steps are not known: {_STATE}")
         elif hasattr(attack, "references") and hasattr(attack, "replays"):
             yield _step_ranks(attack, claim, alpha)
-        elif hasattr(attack, "candidates") and hasattr(attack, "games"):
-            yield _games(attack, claim, alpha)
         elif hasattr(attack, "stride") and hasattr(attack, "repeats"):
             yield _noise(attack, planned, alpha)
         else:
@@ -159,23 +165,37 @@ def _step_ranks(attack: Any, claim: Claim, alpha: float) -> Prospect:
     )
 
 
-def _games(attack: Any, claim: Claim, alpha: float) -> Prospect:
-    family = accounting.family_for(claim)
-    games, baseline = _steps(claim) * int(attack.games), 1.0 / int(attack.candidates)
-    won = reconstruction.success_limit(family, baseline, "step", scale=family.claimed_scale)
+def _games(attack: Any, claim: Claim, shares: dict[str, float]) -> Iterator[Prospect]:
+    """Of step games, for each number of candidates."""
+    family = accounting.family_for(claim, adjacency=Adjacency(attack.adjacency))
+    games = _steps(claim) * int(attack.games)
+    note = "batches with fewer records play with directions; real records leak less than the best canary"
+    for n, test in zip(attack.sizes, attack.tests, strict=True):
+        yield replace(_guessing(test, n, games, "step", family, shares[test]), note=note)
+
+
+def _line_up(attack: LineUp, claim: Claim, shares: dict[str, float]) -> Iterator[Prospect]:
+    """Of games with final models, for each number of candidates."""
+    family = accounting.family_for(claim, shape="auto" if claim.ledger else "epsilon-delta")
+    note = "if the training function declares its recipe; the best that any attack can do"
+    for n, test in zip(attack.sizes, attack.tests, strict=True):
+        games = attack.models - attack.models // 4
+        yield replace(_guessing(test, n, games, "run", family, shares[test]), note=note)
+
+
+def _guessing(name: str, n: int, games: int, unit: str, family: Family, alpha: float) -> Prospect:
+    won = reconstruction.success_limit(family, 1.0 / n, unit, scale=family.claimed_scale)
     evidence = Guesses(
         successes=round(games * won),
         trials=games,
-        baseline=baseline,
-        unit="step",
-        source=attack.name,
+        baseline=1.0 / n,
+        unit=unit,
+        source=name,
         access=Access.STEP,
+        adjacency=family.adjacency,
     )
     estimate = reconstruction.guesses(evidence, family, alpha=alpha)
-    return replace(
-        _prospect(attack.name, f"{games:,} games", estimate, expected=estimate.epsilon_lower),
-        note="if every batch holds enough candidates; real records leak less than the best canary",
-    )
+    return _prospect(name, f"{games:,} games", estimate, expected=estimate.epsilon_lower)
 
 
 def _noise(attack: Any, planned: Planned, alpha: float) -> Prospect:

@@ -25,6 +25,7 @@ ATTACKS: Mapping[str, str] = {
     "step-canary": "dpaudit.attacks.step_canary:StepCanary",
     "sampler": "dpaudit.attacks.sampler:SamplerAttack",
     "prior-aware": "dpaudit.attacks.reconstruction.prior_aware:PriorAware",
+    "line-up": "dpaudit.attacks.reconstruction.line_up:LineUp",
     "worst-case": "dpaudit.attacks.membership.worst_case:WorstCase",
     "loss-threshold": "dpaudit.attacks.membership.loss_threshold:LossThreshold",
     "lira": "dpaudit.attacks.membership.lira:Lira",
@@ -155,6 +156,7 @@ TRAINED_TARGET = "dpaudit.targets.released:ReleasedModel"
 STACKABLE = "dpaudit.targets.ensemble.shadows:stackable"
 TRAIN_SHADOWS = "dpaudit.targets.ensemble.shadows:train_shadows"
 PLAY = "dpaudit.targets.ensemble.worst_case:play"
+LINE_UP = "dpaudit.targets.ensemble.line_up:play"
 SCRIPT_TARGET = "dpaudit.targets.script:ScriptTarget"
 LOAD_DATA = "dpaudit.targets.datasets:load"
 
