@@ -30,7 +30,8 @@ class LineUp:
         models: to train, stacked where the training function declares its recipe; a quarter is the
             adversary's own.
         candidates: n, or several, such as [10, 100], as in `PriorAware`.
-        label: of the candidates: "own", or "wrong", the one that an untrained model finds least likely.
+        label: of the candidates: "wrong", the one that a model finds least likely before training, which
+            leaks most; or "own", for what ordinary records leak.
         start: of training: "recipe", its own initial weights; or "fitted", weights at which all other records
             are fitted, which an adversary may have chosen.
     """
@@ -39,7 +40,7 @@ class LineUp:
     access: Access = Access.FINAL_MODEL
     models: int = 256
     candidates: int | Sequence[int] = 10
-    label: str = "own"
+    label: str = "wrong"
     start: str = "recipe"
 
     def __post_init__(self) -> None:
