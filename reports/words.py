@@ -138,6 +138,8 @@ def headline(record: AuditRecord) -> str:
     if record.status == Status.NOT_REFUTED:
         noun = "claim" if len(judged) == 1 else "claims"
         return f"This audit did not refute the {noun} of {names(judged)}."
+    if judged and all(target.claim is None and target.verdict.decided_by == "linkage" for target in judged):
+        return f"What is known of people in {names(judged)} without names."
     return f"This audit cannot say whether the claim of {names(judged)} holds."
 
 
