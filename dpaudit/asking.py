@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from dpaudit.check import FloatArray, IntArray
+from dpaudit.attribute import Attribute
+from dpaudit.check import BoolArray, FloatArray, IntArray
 from dpaudit.evidence import Access, Guesses
+from dpaudit.protocols import View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +22,13 @@ class Asked:
         copies: changed copies of each record to be scored.
         directions: along which the nearest change of the label is looked for.
         gradients: whether each record's gradient is measured.
+        attribute: a column in which each record is scored with every value that it may have.
     """
 
     copies: int = 0
     directions: int = 0
     gradients: bool = False
+    attribute: Attribute | None = None
 
 
 @runtime_checkable
@@ -33,6 +38,15 @@ class Asks(Protocol):
     @property
     def asked(self) -> Asked:
         """What it needs."""
+        ...
+
+
+@runtime_checkable
+class Guessing(Protocol):
+    """A model attack that guesses something about each record, right or wrong."""
+
+    def guesses(self, target: View, shadows: Sequence[View]) -> tuple[BoolArray, BoolArray] | None:
+        """Whether each record is guessed right, (n,): by the attack, and without a model; None if unable."""
         ...
 
 

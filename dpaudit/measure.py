@@ -9,9 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from dpaudit import membership, recovery
+from dpaudit import attribute_rates, membership, recovery
 from dpaudit.accounting import family_for
-from dpaudit.asking import Game, LineUp
+from dpaudit.asking import Game, Guessing, LineUp
 from dpaudit.claim import Adjacency, Claim, Sampler
 from dpaudit.contradictions import family_of_part, part_findings
 from dpaudit.designs import paired_coins
@@ -131,7 +131,9 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         if isinstance(attack, ModelAttack):
             estimates += _of_models(attack, views, claim, plan, shares[attack.name], plan.one_run(name))
             scores = final_scores(attack, views)
-            if scores is not None:
+            if isinstance(attack, Guessing):
+                rates += attribute_rates.of(attack, attack.name, views, plan, allowed(Adjacency.REPLACE_ONE))
+            elif scores is not None:
                 rates += membership.rates(attack, scores, views[0], plan)
                 curves += membership.curves(attack, scores, views[0], plan.alpha)
     if claim is not None:
@@ -276,6 +278,8 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
             status, reason = membership.ran(attack, runs)
         rows.append(Coverage(attack=name, target=target, status=status, access=attack.access, reason=reason))
     for attack_class in ("attribute inference", "extraction", "gradient inversion"):
+        if attack_class.replace(" ", "-") in plan.attacks:
+            continue
         rows.append(
             Coverage(
                 attack=attack_class,

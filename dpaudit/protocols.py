@@ -43,8 +43,9 @@ class View:
         distances: (d, n) how far along each direction the label changes, in standard deviations of the
             features; 0 where it is wrong already, inf where it never changes.
         gradient_norms: (n,) of the loss of each record over all trainable parameters.
+        substituted: (v, n, classes) as `scores`, with each value of a sensitive column in turn.
 
-    The last three are empty unless an attack of the plan asks for them (`Asks`).
+    The last four are empty unless an attack of the plan asks for them (`Asks`).
     """
 
     canaries: Canaries
@@ -66,6 +67,7 @@ class View:
     queries: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 0)))
     distances: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     gradient_norms: FloatArray = field(default_factory=lambda: np.zeros(0))
+    substituted: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 0)))
 
 
 class StopTraining(BaseException):

@@ -42,6 +42,7 @@ ATTACKS: Mapping[str, str] = {
     "quantile-regression": "dpaudit.attacks.membership.quantile:QuantileRegression",
     "augmentation-vote": "dpaudit.attacks.membership.label_only:AugmentationVote",
     "boundary-distance": "dpaudit.attacks.membership.label_only:BoundaryDistance",
+    "attribute-inference": "dpaudit.attacks.attribute_inference:AttributeInference",
     "gradient-norm": "dpaudit.attacks.membership.gradient_norm:GradientNorm",
 }
 LIBRARY_MECHANISMS: Mapping[str, str] = {
