@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
 
+from dpaudit import measure
 from dpaudit.accounting import family_for, pld_epsilon
 from dpaudit.attacks.reconstruction.line_up import LineUp
 from dpaudit.attacks.reconstruction.prior_aware import PriorAware
@@ -17,13 +19,40 @@ from dpaudit.canary import make_pool
 from dpaudit.claim import Adjacency, Claim, Phase
 from dpaudit.errors import UsageError
 from dpaudit.evidence import Access, Guesses
+from dpaudit.plan import parse
 from dpaudit.protocols import RowArray
+from dpaudit.record import load
+from dpaudit.run import Job, run
 from dpaudit.stats.reconstruction import guesses, success_limit
 from dpaudit.targets.ensemble.line_up import play
 from dpaudit.targets.recipe import Recipe
 from tests.training import canaries
 
 SIZES = (4, 50)
+MODULE = """
+import numpy as np
+import torch
+
+from dpaudit.targets.recipe import Recipe
+
+RNG = np.random.default_rng(0)
+Y = np.arange(120) % 2
+
+
+def load():
+    return RNG.normal(size=(120, 40)) + Y[:, None], Y
+
+
+def model():
+    return torch.nn.Linear(40, 2)
+
+
+def by_hand(x, y, *, seed, device):
+    return model()
+
+
+plain = Recipe(model=model, epochs=10, batch_size=30, learning_rate=2.0)
+"""
 LEDGER = (Phase(noise_multiplier=1.0, sample_rate=1.0, steps=1),)
 
 
@@ -103,17 +132,17 @@ def test_impossible_sizes_are_refused(wrong: int | list[int]) -> None:
 
 @pytest.mark.parametrize("adjacency", ["add-remove", "replace-one"])
 def test_games_of_a_sound_step_keep_the_level(adjacency: str) -> None:
-    """Attained level over 120 audits at 5 %; both sizes are tests of their own."""
+    """Attained level over 60 audits at 5 %; both sizes are tests of their own."""
     family = family_for(
         Claim(epsilon=pld_epsilon(LEDGER, 1e-5), delta=1e-5, ledger=LEDGER), adjacency=Adjacency(adjacency)
     )
     limits = {n: success_limit(family, 1 / n, "step") for n in SIZES}
     refuted = dict.fromkeys(SIZES, 0)
-    for seed in range(120):
-        for each, n in zip(rode(1.0, 25, seed, adjacency).values(), SIZES, strict=True):
+    for seed in range(60):
+        for each, n in zip(rode(1.0, 20, seed, adjacency).values(), SIZES, strict=True):
             refuted[n] += binom.sf(each.successes - 1, each.trials, limits[n]) <= 0.05
-    print(f"attained level {adjacency}: {refuted} of 120")
-    assert all(count <= binom.ppf(0.999, 120, 0.05) for count in refuted.values())
+    print(f"attained level {adjacency}: {refuted} of 60")
+    assert all(count <= binom.ppf(0.999, 60, 0.05) for count in refuted.values())
 
 
 def test_half_the_noise_is_found_by_both_sizes_and_both_relations() -> None:
@@ -182,3 +211,39 @@ def test_other_labels_and_starts_are_played_and_too_many_candidates_refused() ->
             np.random.default_rng(0),
             "cpu",
         )
+
+
+def test_a_run_plays_line_ups_in_two_trials_and_says_where_none_can_be(tmp_path: Path) -> None:
+    (tmp_path / "line_up_own.py").write_text(MODULE)
+    document = {
+        "data": {"source": "line_up_own:load", "canaries": 0},
+        "compute": {"engine": "inline", "device": "cpu"},
+        "targets": [
+            {"name": name, "train": f"line_up_own:{name}", "claim": {"epsilon": 1.0}}
+            for name in ("plain", "by_hand")
+        ],
+        "attacks": {
+            "line-up": {"models": 80, "candidates": [3, 12]},
+            "prior-aware": {"candidates": [4, 40]},
+        },
+    }
+    plan = parse(document, "a test")
+    assert measure.weights(plan) == {
+        "line-up, 1 of 3": 0.5,
+        "line-up, 1 of 12": 0.5,
+        "prior-aware, 1 of 4": 0.5,
+        "prior-aware, 1 of 40": 0.5,
+    }
+    job = Job(plan=plan, plan_text="", plan_folder=tmp_path, out=tmp_path / "audit", command="")
+    list(run(job))
+    record = load(job.out)
+    stacked, by_hand = record.targets
+    assert {(rate.source, rate.n) for rate in stacked.rates if rate.source.startswith("line")} == {
+        ("line-up, 1 of 3", 60),
+        ("line-up, 1 of 12", 60),
+    }
+    assert stacked.verdict.status == "REFUTED" and stacked.verdict.decided_by.startswith("line-up")  # type: ignore[union-attr]
+    assert sum(estimate.alpha for estimate in stacked.estimates) <= record.alpha / 2 + 1e-12
+    assert not any(rate.source.startswith("line") for rate in by_hand.rates)
+    rows = {row.target: row.status for row in record.coverage if row.attack == "line-up"}
+    assert rows == {"plain": "RUN", "by_hand": "NOT APPLICABLE"}
