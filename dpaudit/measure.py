@@ -98,12 +98,8 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         if isinstance(evidence, Finding):
             findings.append(evidence)
             continue
-        if isinstance(evidence, (Note, Replay, TwoSample)):
+        if isinstance(evidence, (Note, Replay, TwoSample)) or _of_whole_runs(evidence):
             continue  # The checklist has it; replays are put together below, and so are games.
-        if isinstance(evidence, Guesses) and evidence.unit == "run":
-            whole = _whole_run(claim, plan, evidence.adjacency)
-            estimates.append(reconstruction.guesses(evidence, whole, alpha=shares[evidence.source]))
-            continue
         if not composable(claim):
             continue  # What one step shows becomes an epsilon only by composing the steps of a ledger.
         assert claim is not None
@@ -181,6 +177,14 @@ def _of_games(
         if isinstance(scores, TwoSample):
             family = _whole_run(claim, plan, scores.adjacency)
             yield evalues.anytime(scores, family, alpha=shares[f"{scores.source}, anytime"])
+        elif isinstance(scores, Guesses) and _of_whole_runs(scores):
+            family = _whole_run(claim, plan, scores.adjacency)
+            yield reconstruction.guesses(scores, family, alpha=shares[scores.source])
+
+
+def _of_whole_runs(evidence: Evidence) -> bool:
+    """Whether it is of games of which each had a model of its own."""
+    return isinstance(evidence, Guesses) and evidence.unit == "run"
 
 
 def _of_models(

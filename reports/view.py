@@ -157,6 +157,7 @@ class TargetView:
     estimates: Table
     membership: Table
     reconstruction: Table
+    recovered: tuple[str, ...]
     ledger: Table
     recomputed: Table
     checklist: Table
@@ -237,6 +238,7 @@ def _target(target: TargetRecord, index: int, record: AuditRecord) -> TargetView
         estimates=target_tables.estimates(target),
         membership=target_tables.rates(target, reconstruction=False),
         reconstruction=target_tables.rates(target, reconstruction=True),
+        recovered=words.recovered(target),
         ledger=target_tables.ledger(target),
         recomputed=target_tables.recomputed(target),
         checklist=target_tables.checklist(target),
