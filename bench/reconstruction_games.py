@@ -61,7 +61,7 @@ def ledger(sigma: float, records: int) -> tuple[Phase, ...]:
 
 def sigma_for(epsilon: float, records: int) -> float:
     return float(
-        brentq(lambda sigma: pld_epsilon(ledger(sigma, records), DELTA) - epsilon, 0.5, 8.0, xtol=3e-3)
+        brentq(lambda sigma: pld_epsilon(ledger(sigma, records), DELTA) - epsilon, 0.5, 8.0, xtol=1e-2)
     )
 
 
@@ -74,7 +74,11 @@ def from_gradients(
     seed: int, sigma: float | None, adjacency: str = "add-remove", **options: Any
 ) -> tuple[Guesses, ...]:
     attack = PriorAware(candidates=SIZES, games=2, adjacency=adjacency)
-    private = {} if sigma is None else {"noise_multiplier": sigma, "max_grad_norm": 1.0, **options}
+    private = (
+        {}
+        if sigma is None
+        else {"noise_multiplier": sigma, "max_grad_norm": 1.0, "accountant": "rdp", **options}
+    )
     target = TrainingFunction(
         name="bench",
         fit=fit_plain if sigma is None else fit_opacus,
@@ -161,7 +165,7 @@ def games(repeats: int) -> Iterator[str]:
                 f"{'epsilon ' + format(epsilon, 'g') if sigma else 'none, against epsilon 8'}, start {start}",
                 lambda seed, s=sigma, b=start: from_models(seed, s, b),
                 claimed(sigma, records) if sigma else middle,
-                max(2, repeats // 3),
+                max(1, repeats // 4),
                 control=sigma is None,
             )
 
