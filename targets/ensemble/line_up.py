@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from dpaudit.asking import LineUp
 from dpaudit.canary import Canaries
@@ -17,6 +19,7 @@ from dpaudit.targets.answers import log_probabilities
 from dpaudit.targets.ensemble.shadows import recipe_of
 from dpaudit.targets.ensemble.training import train_ensemble
 from dpaudit.targets.ensemble.worst_case import fitted
+from dpaudit.targets.recipe import Recipe
 
 
 def play(
@@ -55,7 +58,7 @@ def play(
         )
     chosen = rng.choice(outside, size=size, replace=False)
     others, own = canaries.x[chosen].astype(np.float32), canaries.y[chosen]
-    start = fitted(recipe, x, y, device) if game.fitted else recipe.model().to(device)
+    start = fitted(recipe, x, y, device) if game.fitted else _fresh(recipe).to(device)
     labels = game.labels(log_probabilities(copy.deepcopy(start), others.astype(np.float64), device), own)
     secrets = rng.integers(size, size=models)
     member = np.ones((models, len(y) + size), dtype=np.bool_)
@@ -70,3 +73,11 @@ def play(
         public=len(y),
     )
     return game.evidence(ensemble.log_probabilities(others), labels, secrets, rng)
+
+
+def _fresh(recipe: Recipe) -> nn.Module:
+    """A model before training, always the same."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the generators of every device.
+        torch.default_generator.manual_seed(0)
+        return recipe.model()
