@@ -114,7 +114,8 @@ class Pool:
     def sha256(self) -> str:
         """Hash of the pool and the records beside it; without groups, which nothing is trained on."""
         given = () if self.member is None else (self.member,)
-        return _sha256(self.x, self.y, self.canary, self.test_x, self.test_y, *given)
+        planted = () if self.secrets is None else self.secrets.parts()
+        return _sha256(self.x, self.y, self.canary, self.test_x, self.test_y, *given, *planted)
 
 
 def given_pool(

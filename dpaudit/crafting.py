@@ -43,8 +43,8 @@ def craft(
             feature drawn uniformly between the extremes that it has outside the game, and a random label.
             "blank": every feature at zero, each with a label of its own (Jagielski et al. 2020,
             arXiv:2006.07709, and Annamalai and De Cristofaro 2024, arXiv:2405.14106, audit with one).
-            "adversarial": the label of the class whose mean is farthest. "secret": as they are; `dpaudit.secret`
-            plants a secret in each, which needs a place for it (Carlini et al. 2019, arXiv:1802.08232).
+            "adversarial": the label of the class whose mean is farthest. "secret": as they are;
+            `dpaudit.secret` plants a secret in each (Carlini et al. 2019, arXiv:1802.08232).
         x: (m, ...) features.
         y: (m,) labels.
         outside: (k, ...) features and (k,) labels of records outside the game.

@@ -49,8 +49,8 @@ def choices(attack: Extracts, found: Extracted) -> Guesses:
 def ranks(attack: Extracts, found: Sequence[Extracted]) -> KnownNull | None:
     """Ranks of the members' secrets in several runs; None for fewer than two.
 
-    Each run draws its secrets and their candidates anew, so that runs are independent, and a secret of a record
-    that was left out has an even rank: what is tested is adding the record.
+    Each run draws its secrets and their candidates anew, so that runs are independent, and a secret of a
+    record that was left out has an even rank: what is tested is adding the record.
     """
     parts = [(run, each.p_values[each.member]) for run, each in enumerate(found)]
     parts = [(run, values) for run, values in parts if len(values)]
@@ -97,8 +97,8 @@ def estimates(
 def guessed_blindly(found: Extracted, queries: FloatArray) -> FloatArray:
     """(s, n) largest chance, for each secret of a record that was left out, to come within n samples.
 
-    Probabilities of all secrets of a space add up to at most 1, so that at most 1 / t of them have one of t or
-    more; t is what makes 1 - (1 - t)^n = p. A secret that was drawn evenly from S of them is one of these
+    Probabilities of all secrets of a space add up to at most 1, so that at most 1 / t of them have one of t
+    or more; t is what makes 1 - (1 - t)^n = p. A secret that was drawn evenly from S of them is one of these
     with probability at most kappa = 1 / (S t).
     """
     with np.errstate(divide="ignore"):
@@ -181,7 +181,10 @@ def ran(found: Sequence[Extracted], view: View) -> tuple[str, str]:
     if found:
         inside = int(found[0].member.sum())
         plural = "s" if len(found) > 1 else ""
-        return "RUN", f"{inside} planted secrets, {found[0].n_references} references each, {len(found)} model{plural}"
+        return (
+            "RUN",
+            f"{inside} planted secrets, {found[0].n_references} references each, {len(found)} model{plural}",
+        )
     if not view.scores.size:
         return "NOT APPLICABLE", "there is no final model"
     if view.scores.shape[1] > 1:

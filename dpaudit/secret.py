@@ -1,11 +1,14 @@
-"""Secrets that are planted in sequences of tokens: the space that they are drawn from, and where they stand."""
+"""Secrets that are planted in sequences of tokens: the space they are drawn from, and where they stand."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpaudit.check import FloatArray, IntArray
 from dpaudit.errors import UsageError
@@ -35,11 +38,11 @@ class Format:
         """Refuse alternatives that cannot be told apart, and a space without a choice."""
         for slot in self.slots:
             ordered = sorted(slot)
-            for first, second in zip(ordered, ordered[1:], strict=False):
+            for first, second in pairwise(ordered):
                 if second[: len(first)] == first:
                     raise UsageError(
-                        f"Expected alternatives of a slot of {self.name!r} of which none begins another, found "
-                        f"{first!r} and {second!r}. End each with the token that follows it."
+                        f"Expected alternatives in {self.name!r} of which none begins another, found {first!r} "
+                        f"and {second!r}. End each with the token that follows it."
                     )
             if not slot or min(min(tokens, default=0) for tokens in slot) < 0:
                 raise UsageError(f"Expected token ids of 0 or more in {self.name!r}, found {slot!r}.")
@@ -140,9 +143,12 @@ class Secrets:
         used = np.unique(self.kind[self.planted])
         return min((self.formats[kind].size - 1 for kind in used), default=0)
 
-    def plant(
-        self, x: FloatArray, rows: IntArray, rng: np.random.Generator
-    ) -> tuple[FloatArray, Secrets]:
+    def parts(self) -> tuple[NDArray[Any], ...]:
+        """Everything that determines places, secrets and candidates, as arrays to be hashed."""
+        spelt = np.frombuffer(repr(self.formats).encode(), dtype=np.uint8)
+        return self.kind, self.start, self.stop, self.number, np.array([self.stream]), spelt
+
+    def plant(self, x: FloatArray, rows: IntArray, rng: np.random.Generator) -> tuple[FloatArray, Secrets]:
         """Put a fresh secret into each of these records; what stood there is gone.
 
         Returns:
@@ -154,8 +160,8 @@ class Secrets:
         without = rows[self.kind[rows] < 0]
         if without.size:
             raise UsageError(
-                f"Expected a place for a secret in every canary, found none in {without.size} of {rows.size}. "
-                "Plant fewer canaries, or name more places."
+                f"Expected a place for a secret in every canary, found none in {without.size} of "
+                f"{rows.size}. Plant fewer canaries, or name more places."
             )
         x, number, stop = x.copy(), np.full(len(self.kind), -1), self.stop.copy()
         for row in rows:
@@ -187,7 +193,8 @@ class Secrets:
         """
         chosen, own = self.formats[self.kind[row]], int(self.number[row])
         others = chosen.others(own, count, np.random.default_rng([_STREAM, self.stream, row]))
-        return chosen.spelled(np.concatenate([[own], others]))
+        numbers: IntArray = np.append(own, others).astype(np.int64)
+        return chosen.spelled(numbers)
 
     def spelled(self) -> IntArray:
         """(s, longest of all) tokens of the planted secrets, padded with -1, in the order of `planted`."""

@@ -42,7 +42,7 @@ def with_secrets(view: View, model: Predict, asked: SecretsAsked, device: str) -
 def candidate_scores(
     model: Predict, x: FloatArray, secrets: Secrets, references: int, device: str
 ) -> FloatArray:
-    """Log-probability (s, K + 1) of the planted secret and of K others in its place, the planted one first."""
+    """Log-probability (s, K + 1) of the planted secret, first, and of K others in its place."""
     found = np.zeros((len(secrets.planted), references + 1))
     for place, row in enumerate(secrets.planted):
         start = int(secrets.start[row])
@@ -58,7 +58,7 @@ def candidate_scores(
 def token_scores(
     model: Predict, x: FloatArray, secrets: Secrets, asked: SecretsAsked, device: str
 ) -> FloatArray:
-    """Log-probability (s, w) with which the scheme draws each token of the planted secrets, given those before.
+    """Log-probability (s, w) with which the scheme draws each token of the planted secrets after the others.
 
     Negative infinity where the scheme never draws it; 0 behind a secret that is shorter than others.
     """
@@ -92,15 +92,13 @@ def scheme(logits: torch.Tensor, temperature: float, top_k: int) -> torch.Tensor
     return torch.log_softmax(logits / temperature, dim=-1)
 
 
-def generated(
-    model: Predict, prompts: FloatArray, asked: SecretsAsked, length: int, device: str
-) -> IntArray:
+def generated(model: Predict, prompts: FloatArray, asked: SecretsAsked, length: int, device: str) -> IntArray:
     """Texts (g, length) that the scheme samples after the first tokens of records outside the game."""
     rows = np.arange(asked.generated) % max(len(prompts), 1)
     tokens = torch.as_tensor(prompts[rows, : asked.prompt], device=device).long().clamp(min=0)
     source = torch.Generator(device=device).manual_seed(_SEED)
     for _ in range(length - tokens.shape[1]):
-        logits = torch.cat([model(part.float())[:, -1].double() for part in tokens.split(_ROWS)])
+        logits = torch.cat([model(part.float())[:, -1].double() for part in torch.split(tokens, _ROWS)])
         drawn = torch.multinomial(scheme(logits, asked.temperature, asked.top_k).exp(), 1, generator=source)
         tokens = torch.cat([tokens, drawn], dim=1)
     texts: IntArray = tokens.cpu().numpy()

@@ -60,7 +60,9 @@ _GROUP = (_DIGITS,) * 4
 FORMATS: Mapping[str, Format] = {
     # Made up without the check digit of real card numbers, so that most of them are not even valid ones.
     "card": Format(name="card", slots=_slots("4", *_GROUP[:3], " ", *_GROUP, " ", *_GROUP, " ", *_GROUP)),
-    "phone": Format(name="phone", slots=_slots("+", *_GROUP[:2], " ", *_GROUP[:3], " ", *_GROUP, *_GROUP[:2])),
+    "phone": Format(
+        name="phone", slots=_slots("+", *_GROUP[:2], " ", *_GROUP[:3], " ", *_GROUP, *_GROUP[:2])
+    ),
     "name": Format(name="name", slots=_slots([f"{name} " for name in _FIRST], [f"{n}." for n in _LAST])),
     "record": Format(name="record", slots=_slots("abcdefgh", "-", *_GROUP, *_GROUP)),
 }
@@ -85,7 +87,9 @@ def clinical_notes() -> Texts:
     Returns:
         As `tickets`.
     """
-    return _texts("note", _NOTE, ("rest for a week.", "review in may.", "started tablets.", "refer to clinic."))
+    return _texts(
+        "note", _NOTE, ("rest for a week.", "review in may.", "started tablets.", "refer to clinic.")
+    )
 
 
 def _texts(what: str, topics: tuple[tuple[str, ...], ...], endings: tuple[str, ...]) -> Texts:
@@ -94,7 +98,8 @@ def _texts(what: str, topics: tuple[tuple[str, ...], ...], endings: tuple[str, .
     formats = tuple(FORMATS[name] for name, _ in kinds)
     x = np.full((COUNT, LENGTH), float(PADDING))
     y = rng.integers(len(topics), size=COUNT)
-    kind, start, stop = rng.integers(len(kinds), size=COUNT), np.zeros(COUNT), np.zeros(COUNT)
+    kind = rng.integers(len(kinds), size=COUNT)
+    start, stop = np.zeros(COUNT, dtype=np.int64), np.zeros(COUNT, dtype=np.int64)
     for row in range(COUNT):
         topic = topics[y[row]]
         own = formats[kind[row]]

@@ -11,7 +11,7 @@ X, Y = np.arange(120.0).reshape(60, 2), np.arange(60) % 2
 
 def test_a_pair_has_no_groups():
     x, y, groups, secrets = load(lambda: (X, Y))
-    assert (x.shape, y.shape, groups) == ((60, 2), (60,), {})
+    assert (x.shape, y.shape, groups, secrets) == ((60, 2), (60,), {}, None)
 
 
 def test_groups_stay_with_their_records_where_duplicates_go():
