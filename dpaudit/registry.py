@@ -17,6 +17,7 @@ TRAININGS: Mapping[str, str] = {
     "opacus": "dpaudit.targets.trainer:fit_opacus",
     "language-model": "dpaudit.targets.language.training:fit_plain",
     "language-model-opacus": "dpaudit.targets.language.training:fit_opacus",
+    "language-model-lora": "dpaudit.targets.language.hugging_face:fit_lora",
 }
 DATA: Mapping[str, str] = {
     "digits": "dpaudit.targets.datasets:digits",

@@ -41,8 +41,8 @@ class Format:
             for first, second in pairwise(ordered):
                 if second[: len(first)] == first:
                     raise UsageError(
-                        f"Expected alternatives in {self.name!r} of which none begins another, found {first!r} "
-                        f"and {second!r}. End each with the token that follows it."
+                        f"Expected alternatives in {self.name!r} of which none begins another, found "
+                        f"{first!r} and {second!r}. End each with the token that follows it."
                     )
             if not slot or min(min(tokens, default=0) for tokens in slot) < 0:
                 raise UsageError(f"Expected token ids of 0 or more in {self.name!r}, found {slot!r}.")

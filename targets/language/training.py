@@ -47,7 +47,7 @@ def fit_plain(
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     loader = DataLoader(_dataset(x), batch_size=batch_size, shuffle=True)
     batch = torch.zeros(0)
-    PlainProbe(optimizer, lambda: _rows(model, batch))
+    PlainProbe(optimizer, lambda: per_record_gradients(model, batch))
     for _ in range(epochs):
         for (texts,) in loader:
             batch = texts.to(device)
@@ -94,12 +94,12 @@ def _dataset(x: np.ndarray[Any, Any]) -> TensorDataset:
     return TensorDataset(torch.as_tensor(x).long())
 
 
-def _rows(model: nn.Module, texts: torch.Tensor) -> torch.Tensor:
-    """Gradient of each text, (b, d), by vectorised differentiation."""
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
+def per_record_gradients(model: nn.Module, texts: torch.Tensor) -> torch.Tensor:
+    """Gradient of each text over all that is trained, (b, d), by vectorised differentiation."""
+    parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
     def loss(values: dict[str, torch.Tensor], text: torch.Tensor) -> torch.Tensor:
         return losses(lambda tokens: functional_call(model, values, (tokens,)), text[None])[0]
 
-    made = vmap(grad(loss), in_dims=(None, 0))(parameters, texts)
+    made = vmap(grad(loss), in_dims=(None, 0), randomness="different")(parameters, texts)
     return torch.cat([made[name].reshape(len(texts), -1) for name in parameters], dim=1)

@@ -1,4 +1,4 @@
-"""Secrets come out of a model that was trained without privacy, and not out of one that was trained with it."""
+"""Secrets come out of a model that was trained without privacy, and not out of one trained with it."""
 
 import pytest
 
@@ -9,33 +9,20 @@ from dpaudit.reports.extraction import sentence
 from dpaudit.reports.html import render
 from dpaudit.run import Job, run
 
-SOURCE = '''
-import numpy as np
-from dpaudit.secret import Format, Secrets
-
-DIGITS = tuple((token,) for token in range(10))
-PIN = Format(name="pin", slots=(DIGITS,) * 5)
-
-def load():
-    rng = np.random.default_rng(0)
-    x = np.column_stack([np.full(90, 10), rng.integers(0, 10, (90, 2)), rng.integers(0, 10, (90, 5)), np.full(90, 11)])
-    return x.astype(float), x[:, 1] % 2, None, Secrets.at((PIN,), np.zeros(90), np.full(90, 3), np.full(90, 8))
-'''
 SMALL = {"vocabulary": 12, "width": 32, "layers": 1, "batch_size": 40}
 
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extraction")
-    (folder / "pins.py").write_text(SOURCE)
     document = {
-        "data": {"source": "pins:load", "canary_kind": "secret", "canaries": 40},
+        "data": {"source": "tests.pins:load", "canary_kind": "secret", "canaries": 40},
         "compute": {"engine": "inline", "device": "cpu"},
         "targets": [
             {
                 "name": "private",
                 "train": "language-model-opacus",
-                "options": {**SMALL, "epochs": 30, "noise_multiplier": 4.0},
+                "options": {**SMALL, "epochs": 30, "noise_multiplier": 8.0},
             },
             {
                 "name": "plain",

@@ -44,7 +44,7 @@ def pure(epsilon):
 
 
 def ranks_of_a_biased_model(rng, runs, canaries=12):
-    """Runs of a model that never saw a record, but finds some secrets likelier than others, always the same."""
+    """Runs of a model that never saw a record, but finds some secrets likelier than others."""
     taste = np.argsort(np.random.default_rng(0).normal(size=PIN.size)).astype(float)
     x = np.full((canaries, 4), 1.0)
     places = Secrets.at((PIN,), np.zeros(canaries), np.ones(canaries), np.full(canaries, 4))
@@ -55,8 +55,8 @@ def ranks_of_a_biased_model(rng, runs, canaries=12):
         yield rank_p_values(np.stack(rows))
 
 
-def test_ranks_of_secrets_that_were_left_out_are_even(rng=np.random.default_rng(5)):
-    ranks = np.concatenate(list(ranks_of_a_biased_model(rng, 150)))
+def test_ranks_of_secrets_that_were_left_out_are_even():
+    ranks = np.concatenate(list(ranks_of_a_biased_model(np.random.default_rng(5), 150)))
     for level in (0.025, 0.1, 0.5):
         attained = float((ranks <= level + 1e-9).mean())
         print(f"level {level}: attained {attained:.4f} over {ranks.size} secrets")
@@ -64,9 +64,10 @@ def test_ranks_of_secrets_that_were_left_out_are_even(rng=np.random.default_rng(
 
 
 @pytest.mark.parametrize(("one", "runs"), [(True, 1), (False, 4)])
-def test_true_claims_are_refuted_at_most_as_often_as_alpha_says(one, runs, rng=np.random.default_rng(6)):
+def test_true_claims_are_refuted_at_most_as_often_as_alpha_says(one, runs):
     """Secrets that stand first as often as the claim allows, all of a run together or not at all."""
     alpha, audits, claim, canaries = 0.1, 100, 1.0, 20
+    rng = np.random.default_rng(6)
     first = np.exp(claim) / (np.exp(claim) + K) if one else np.exp(claim) / (K + 1)
     rejected = 0
     for _ in range(audits):
@@ -106,7 +107,12 @@ def test_rates_have_exact_intervals_and_the_limits_of_the_claim():
     seen = found([1 / 40, 0.5, 0.2, 1 / 40], [True, True, True, False], [50, 101, np.inf, 1])
     by_name = {(r.name, r.slice): r for r in extraction.rates(ATTACK, seen, pure(1.0), alpha=0.05)}
     first, feasible = by_name["extraction_success", "all"], by_name["extraction_rate_100_queries", "all"]
-    assert (first.value, first.n, feasible.value, feasible.n) == (pytest.approx(1 / 3), 3, pytest.approx(1 / 3), 3)
+    assert (first.value, first.n, feasible.value, feasible.n) == (
+        pytest.approx(1 / 3),
+        3,
+        pytest.approx(1 / 3),
+        3,
+    )
     assert first.limit == pytest.approx(np.e / 40)
     kappa = 1 / (1000 * (1 - 0.5 ** (1 / 100)))
     assert feasible.limit == pytest.approx(np.e * kappa)

@@ -26,7 +26,8 @@ def test_alternatives_that_begin_one_another_are_refused():
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
-def test_others_are_distinct_and_never_the_secret(count, rng=np.random.default_rng(0)):
+def test_others_are_distinct_and_never_the_secret(count):
+    rng = np.random.default_rng(0)
     for number in range(NAMES.size):
         found = NAMES.others(number, count, rng)
         assert len(set(found.tolist())) == count and number not in found
@@ -51,8 +52,8 @@ def test_planting_replaces_what_stood_there_and_keeps_the_rest():
     x, secrets = places()
     made, planted = secrets.plant(x, np.arange(3), np.random.default_rng(3))
     assert planted.planted.tolist() == [0, 1, 2] and (made[3:] == x[3:]).all()
-    for row, said in zip(planted.planted, planted.spelled(), strict=True):
-        said = said[said >= 0].tolist()
+    for row, padded in zip(planted.planted, planted.spelled(), strict=True):
+        said = padded[padded >= 0].tolist()
         assert made[row][made[row] >= 0].tolist() == [0, 7, *said, 8]
         assert made[row, planted.start[row] : planted.stop[row]].tolist() == said
     assert planted.references == 5

@@ -31,7 +31,10 @@ def test_tiny_and_impossible_secrets_take_many_samples_and_never_come():
 def test_spans_are_those_of_the_formats_and_of_no_other_tokens():
     # Ids that are letters, signs of expressions or surrogates elsewhere mean nothing here.
     digits = tuple((token,) for token in (46, 42, 55_300))
-    formats = (Format(name="pin", slots=(digits, digits)), Format(name="name", slots=(((7, 8), (9, 8)), ((1,),))))
+    formats = (
+        Format(name="pin", slots=(digits, digits)),
+        Format(name="name", slots=(((7, 8), (9, 8)), ((1,),))),
+    )
     texts = np.array([[46, 42, 3, 7, 8, 1], [9, 8, 2, 46, -1, 55_300], [1, 5, 46, 5, 42, 5]])
     assert matching(formats, spelt(texts)) == set(spelt(np.array([[46, 42], [46, 55_300]]))) | set(
         spelt(np.array([[7, 8, 1]]))

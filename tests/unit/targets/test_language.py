@@ -1,4 +1,4 @@
-"""Language models: causal, of generated texts, and measured token by token as a naive reading measures them."""
+"""Language models: causal, of generated texts, and measured as a naive reading measures them."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,9 @@ def test_candidates_are_scored_after_what_stands_before_the_secret(model, texts)
         assert found[place] == pytest.approx([sum(naive(model, said, 2)) for said in rows], rel=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_k": 2, "temperature": 2.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_k": 2, "temperature": 2.0}]
+)
 def test_tokens_have_the_probability_that_the_scheme_draws_them_with(model, texts, options):
     x, secrets = texts
     wanted = asked(**options)
