@@ -191,7 +191,8 @@ class Secrets:
         The others are drawn from a stream of their own, fresh with the secrets: one that is known beforehand
         would leave the secret less likely than others of some sets of candidates.
         """
-        chosen, own = self.formats[self.kind[row]], int(self.number[row])
+        chosen: Format = self.formats[int(self.kind[row])]
+        own = int(self.number[row])
         others = chosen.others(own, count, np.random.default_rng([_STREAM, self.stream, row]))
         numbers: IntArray = np.append(own, others).astype(np.int64)
         return chosen.spelled(numbers)

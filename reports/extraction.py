@@ -41,20 +41,19 @@ def sentence(target: TargetRecord) -> str:
     samples = feasible.name.removeprefix(FEASIBLE).partition("_")[0]
     return (
         f"Of {numbers.many(feasible.n, 'fake secret')} planted in the training data of {target.name}, "
-        f"{_count(feasible)} can be had with {numbers.count(float(samples))} samples of its output, and "
-        f"{_count(first)} stand out as the likeliest of all candidates. At confidence "
-        f"{numbers.level(1 - first.alpha)} the shares are at most "
-        f"{numbers.percent(feasible.upper, end='upper')} and {numbers.percent(first.upper, end='upper')}."
-        + (
-            f" The claim allows {numbers.percent(feasible.limit)} and {numbers.percent(first.limit)}."
-            if feasible.limit is not None and first.limit is not None
-            else ""
-        )
+        f"{numbers.count(float(samples))} samples of its output bring out {_share(feasible)}, and "
+        f"{_share(first)} stand out as the likeliest of all candidates; each at confidence "
+        f"{numbers.level(1 - first.alpha)}."
     )
 
 
-def _count(rate: Rate) -> str:
-    return numbers.count(round(rate.value * rate.n))
+def _share(rate: Rate) -> str:
+    """How many, with the upper end of the share that this shows and what the claim allows."""
+    allowed = "" if rate.limit is None else f"; the claim allows {numbers.percent(rate.limit)} on average"
+    return (
+        f"{numbers.count(round(rate.value * rate.n))} "
+        f"(a share of at most {numbers.percent(rate.upper, end='upper')}{allowed})"
+    )
 
 
 def exposure(target: TargetRecord, controls: tuple[TargetRecord, ...], prefix: str) -> Drawing | None:
