@@ -233,12 +233,7 @@ def make_pool(
     features[canary], labels[canary] = craft(kind, features[canary], labels[canary], outside, n_classes, rng)
     planted = None
     if kind == SECRET:
-        if secrets is None:
-            raise UsageError(
-                f'Expected places for secrets in the data source, found none for canary_kind = "{SECRET}". '
-                'Return them as its fourth part, or use "tickets" or "clinical-notes".'
-            )
-        features, planted = secrets.of(pool).plant(features, np.flatnonzero(canary), rng)
+        features, planted = _planted(features, canary, secrets and secrets.of(pool), rng)
     return Pool(
         x=features,
         y=labels,
@@ -248,3 +243,14 @@ def make_pool(
         groups={name: values[pool] for name, values in (groups or {}).items()},
         secrets=planted,
     )
+
+
+def _planted(
+    x: FloatArray, canary: BoolArray, places: Secrets | None, rng: np.random.Generator
+) -> tuple[FloatArray, Secrets]:
+    if places is None:
+        raise UsageError(
+            f'Expected places for secrets in the data source, found none for canary_kind = "{SECRET}". '
+            'Return them as its fourth part, or use "tickets" or "clinical-notes".'
+        )
+    return places.plant(x, np.flatnonzero(canary).astype(np.int64), rng)

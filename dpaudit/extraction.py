@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,10 +12,11 @@ from dpaudit.asking import Extracted, Extracts
 from dpaudit.check import FloatArray
 from dpaudit.claim import Adjacency
 from dpaudit.estimate import Estimate, Rate
-from dpaudit.evidence import Guesses, KnownNull
+from dpaudit.evidence import Access, Guesses, KnownNull
 from dpaudit.membership import series
+from dpaudit.plan import AuditPlan
 from dpaudit.protocols import View
-from dpaudit.record import Curve
+from dpaudit.record import Coverage, Curve
 from dpaudit.stats import clusters, one_run
 from dpaudit.stats.binomial import lower
 from dpaudit.stats.family import Family
@@ -25,6 +27,35 @@ RATES = 5
 LEFT_OUT = "records that were left out"
 MOST_QUERIES = 1e12
 _POINTS = 120
+_CLASSES = "the model gives classes, and no likelihoods of tokens"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What is told of the secrets of one target: nothing where none were planted."""
+
+    estimates: tuple[Estimate, ...]
+    rates: tuple[Rate, ...]
+    curves: tuple[Curve, ...]
+
+
+def told(attack: Extracts, views: Sequence[View], family_of: FamilyOf, plan: AuditPlan, alpha: float) -> Told:
+    """Estimates, rates and curves of all runs of a target, the audited one first.
+
+    Args:
+        attack: whose secrets they are.
+        views: the runs.
+        family_of: what is tested, under the adjacency that it is asked for.
+        plan: says whether the audited run alone decides, and what the intervals share.
+        alpha: of the bound.
+    """
+    found = of_views(attack, views)
+    one, level = plan.one_run(attack.name), plan.alpha / len(plan.attacks)
+    return Told(
+        estimates=tuple(estimates(attack, found, family_of, one=one, alpha=alpha)),
+        rates=tuple(rates(attack, found, family_of, alpha=level)),
+        curves=tuple(curves(attack, found, family_of)),
+    )
 
 
 def choices(attack: Extracts, found: Extracted) -> Guesses:
@@ -121,11 +152,17 @@ def _claimed(family_of: FamilyOf) -> Family | None:
     return family if known else None
 
 
-def rates(attack: Extracts, found: Extracted, family_of: FamilyOf, *, alpha: float) -> Iterator[Rate]:
+def rates(
+    attack: Extracts, runs: Sequence[Extracted], family_of: FamilyOf, *, alpha: float
+) -> Iterator[Rate]:
     """Shares of the members' secrets that were ranked first, that few samples bring out, and that came out.
 
-    The intervals are exact, share `alpha`, and speak of secrets planted like these in this one model.
+    Of the audited run. The intervals are exact, share `alpha`, and speak of secrets planted like these in
+    this one model.
     """
+    if not runs:
+        return
+    found = runs[0]
     family, made, inside = _claimed(family_of), choices(attack, found), found.member
     within = int(np.count_nonzero(found.queries[inside] <= found.n))
     first = feasible = None
@@ -154,9 +191,11 @@ def rates(attack: Extracts, found: Extracted, family_of: FamilyOf, *, alpha: flo
         )
 
 
-def curves(attack: Extracts, found: Extracted, family_of: FamilyOf) -> Iterator[Curve]:
+def curves(attack: Extracts, runs: Sequence[Extracted], family_of: FamilyOf) -> Iterator[Curve]:
     """Shares of secrets by exposure, and by the samples that it takes; of members, of others, and allowed."""
-    family = _claimed(family_of)
+    if not runs:
+        return
+    found, family = runs[0], _claimed(family_of)
     bits = np.linspace(0.0, math.log2(found.n_references + 1), _POINTS)
     queries = np.geomspace(1.0, MOST_QUERIES, _POINTS)
     exposure = -np.log2(found.p_values)
@@ -176,8 +215,9 @@ def curves(attack: Extracts, found: Extracted, family_of: FamilyOf) -> Iterator[
         yield Curve(kind="extraction-limit", source=attack.name, x=series(queries), y=series(allowed))
 
 
-def ran(found: Sequence[Extracted], view: View) -> tuple[str, str]:
-    """Whether the attack said anything of a target, and otherwise why not."""
+def ran(attack: Extracts, runs: Mapping[int, View]) -> tuple[str, str]:
+    """Whether the attack said anything of the runs of a target, and otherwise why not."""
+    found, view = of_views(attack, [runs[index] for index in sorted(runs)]), runs[0]
     if found:
         inside = int(found[0].member.sum())
         plural = "s" if len(found) > 1 else ""
@@ -188,12 +228,17 @@ def ran(found: Sequence[Extracted], view: View) -> tuple[str, str]:
     if not view.scores.size:
         return "NOT APPLICABLE", "there is no final model"
     if view.scores.shape[1] > 1:
-        return "NOT APPLICABLE", "the model gives classes, and no likelihoods of tokens"
+        return "NOT APPLICABLE", _CLASSES
     return "NOT APPLICABLE", 'no secret was planted (data.canary_kind = "secret")'
 
 
-def not_asked(view: View | None) -> tuple[str, str]:
+def not_asked(target: str, view: View | None) -> Coverage:
     """Why extraction did not run where the plan does not name it."""
-    if view is not None and view.scores.shape[-1] > 1:
-        return "NOT APPLICABLE", "the model gives classes, and no likelihoods of tokens"
-    return "NOT RUN", "not part of this plan"
+    classes = view is not None and view.scores.shape[-1] > 1
+    return Coverage(
+        attack="extraction",
+        target=target,
+        status="NOT APPLICABLE" if classes else "NOT RUN",
+        access=Access.FINAL_MODEL,
+        reason=_CLASSES if classes else "not part of this plan",
+    )

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -123,10 +124,10 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
     estimates += _of_games(views[0].evidence, claim, plan, shares)
     for name, attack in attacks_of(plan).items():
         if isinstance(attack, Extracts):
-            secrets = _of_secrets(attack, views, claim, plan, shares[attack.name])
-            estimates += secrets.estimates
-            rates += secrets.rates
-            curves += secrets.curves
+            told = extraction.told(attack, views, partial(_whole_run, claim, plan), plan, shares[name])
+            estimates += told.estimates
+            rates += told.rates
+            curves += told.curves
         if isinstance(attack, ModelAttack):
             estimates += _of_models(attack, views, claim, plan, shares[attack.name], plan.one_run(name))
             scores = final_scores(attack, views)
@@ -198,26 +199,6 @@ def _of_models(
     ranks = clustered_ranks(attack, views)
     if ranks is not None:
         yield from (_as_drawn(estimate, plan) for estimate in _run_level(ranks, claim, plan, alpha))
-
-
-def _of_secrets(
-    attack: Extracts, views: Sequence[View], claim: Claim | None, plan: AuditPlan, alpha: float
-) -> Measured:
-    """What planted secrets show of language models; nothing where there are none."""
-    found = extraction.of_views(attack, views)
-    if not found:
-        return Measured()
-
-    def family_of(adjacency: Adjacency) -> Family:
-        return _whole_run(claim, plan, adjacency)
-
-    one = plan.one_run(attack.name)
-    level = plan.alpha / len(plan.attacks)
-    return Measured(
-        estimates=tuple(extraction.estimates(attack, found, family_of, one=one, alpha=alpha)),
-        rates=tuple(extraction.rates(attack, found[0], family_of, alpha=level)),
-        curves=tuple(extraction.curves(attack, found[0], family_of)),
-    )
 
 
 def _of_coins(coins: OneRun, family: Family, alpha: float) -> Estimate:
@@ -321,18 +302,12 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
         elif isinstance(attack, Game):
             status, reason = _played(attack, audited)
         elif isinstance(attack, Extracts):
-            views = [runs[index] for index in sorted(runs)]
-            status, reason = extraction.ran(extraction.of_views(attack, views), audited)
+            status, reason = extraction.ran(attack, runs)
         elif isinstance(attack, ModelAttack):
             status, reason = membership.ran(attack, runs)
         rows.append(Coverage(attack=name, target=target, status=status, access=attack.access, reason=reason))
     if not any(isinstance(attack, Extracts) for attack in attacks_of(plan).values()):
-        status, reason = extraction.not_asked(audited)
-        rows.append(
-            Coverage(
-                attack="extraction", target=target, status=status, access=Access.FINAL_MODEL, reason=reason
-            )
-        )
+        rows.append(extraction.not_asked(target, audited))
     for attack_class in ("attribute inference", "gradient inversion"):
         rows.append(
             Coverage(

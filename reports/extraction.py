@@ -80,12 +80,19 @@ def exposure(target: TargetRecord, controls: tuple[TargetRecord, ...], prefix: s
 
 def queries(target: TargetRecord, controls: tuple[TargetRecord, ...], prefix: str) -> Drawing | None:
     """Share of secrets that come out within so many samples, at the stated probability."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     measured = _of(target, "extraction")
     if measured is None:
         return None
     figure, axes = canvas(left=60, right=22)
     axes.set_xscale("log")
     _axes(axes, "Samples of the model's output (n)", (measured.x[0], measured.x[-1]))
+    axes.xaxis.set_major_locator(LogLocator(base=1000))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: "1" if value == 1 else numbers.power_of_ten(value))
+    )
+    axes.xaxis.set_minor_locator(NullLocator())
     _limit(axes, _of(target, "extraction-limit"))
     _shares(axes, target, controls, "extraction")
     title = f"Samples that bring secrets out of {target.name}"
@@ -105,7 +112,7 @@ def _of(target: TargetRecord, kind: str) -> Curve | None:
 def _axes(axes: Axes, label: str, limits: tuple[float, float]) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    axes.set(xlim=limits, ylim=(0, 1.02), xlabel=label, ylabel="Share of planted secrets")
+    axes.set(xlim=limits, ylim=(-0.015, 1.02), xlabel=label, ylabel="Share of planted secrets")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
 
 

@@ -105,7 +105,7 @@ def test_what_is_guessed_blindly_is_what_the_best_blind_model_does():
 
 def test_rates_have_exact_intervals_and_the_limits_of_the_claim():
     seen = found([1 / 40, 0.5, 0.2, 1 / 40], [True, True, True, False], [50, 101, np.inf, 1])
-    by_name = {(r.name, r.slice): r for r in extraction.rates(ATTACK, seen, pure(1.0), alpha=0.05)}
+    by_name = {(r.name, r.slice): r for r in extraction.rates(ATTACK, [seen], pure(1.0), alpha=0.05)}
     first, feasible = by_name["extraction_success", "all"], by_name["extraction_rate_100_queries", "all"]
     assert (first.value, first.n, feasible.value, feasible.n) == (
         pytest.approx(1 / 3),
@@ -126,19 +126,19 @@ def test_without_a_claim_nothing_is_allowed_or_forbidden():
     def family_of(adjacency):
         return family_for(None, adjacency=adjacency)
 
-    assert {r.limit for r in extraction.rates(ATTACK, found([0.5]), family_of, alpha=0.05)} == {None}
-    assert not any("limit" in curve.kind for curve in extraction.curves(ATTACK, found([0.5]), family_of))
+    assert {r.limit for r in extraction.rates(ATTACK, [found([0.5])], family_of, alpha=0.05)} == {None}
+    assert not any("limit" in curve.kind for curve in extraction.curves(ATTACK, [found([0.5])], family_of))
 
     def replaced(adjacency):
         claim = Claim(epsilon=1.0, delta=0.0, adjacency=Adjacency.REPLACE_ONE)
         return family_for(claim, adjacency=adjacency)
 
-    assert {r.limit for r in extraction.rates(ATTACK, found([0.5]), replaced, alpha=0.05)} == {None}
+    assert {r.limit for r in extraction.rates(ATTACK, [found([0.5])], replaced, alpha=0.05)} == {None}
 
 
 def test_curves_are_shares_that_a_claim_bounds():
     seen = found(np.full(8, 1 / 40), np.arange(8) < 4, np.full(8, 1000))
-    by_kind = {curve.kind: curve for curve in extraction.curves(ATTACK, seen, pure(1.0))}
+    by_kind = {curve.kind: curve for curve in extraction.curves(ATTACK, [seen], pure(1.0))}
     assert set(by_kind) == {f"{k}{e}" for k in ("exposure", "extraction") for e in ("", "-out", "-limit")}
     assert by_kind["exposure"].y == (1.0,) * len(by_kind["exposure"].x)
     come = by_kind["extraction"]
@@ -157,7 +157,7 @@ def view(scores):
 
 def test_coverage_says_why_nothing_ran():
     classes, tokens = view(np.log(np.full((4, 3), 1 / 3))), view(np.full((4, 1), -1.0))
-    assert extraction.ran([], classes)[0] == "NOT APPLICABLE"
-    assert "no secret was planted" in extraction.ran([], tokens)[1]
-    assert extraction.not_asked(classes)[0] == "NOT APPLICABLE"
-    assert extraction.not_asked(tokens) == extraction.not_asked(None) == ("NOT RUN", "not part of this plan")
+    assert extraction.ran(ATTACK, {0: classes})[0] == "NOT APPLICABLE"
+    assert "no secret was planted" in extraction.ran(ATTACK, {0: tokens})[1]
+    assert extraction.not_asked("a", classes).status == "NOT APPLICABLE"
+    assert extraction.not_asked("a", tokens).status == extraction.not_asked("a", None).status == "NOT RUN"
