@@ -10,7 +10,7 @@ import numpy as np
 
 from dpaudit.attacks.event_search.features import Feature
 from dpaudit.check import FloatArray
-from dpaudit.outputs import HashArray, Outputs
+from dpaudit.outputs import HashArray, Outputs, read_off
 
 _FAILURES = ("raised ", "ran out", "killed")
 _COLUMNS = 48
@@ -29,7 +29,10 @@ def propose(outputs: Outputs, records: Sequence[float] = ()) -> list[Feature]:
     Returns:
         At most some 300, the more readable ones first.
     """
-    found = [*_kinds(outputs), *_values(outputs), *_aggregates(outputs), *_words(outputs), *_wholes(outputs)]
+    values = _values(outputs)
+    # What is only read of a text comes after the text itself.
+    plain, read = [f for f in values if not read_off(f.path)], [f for f in values if read_off(f.path)]
+    found = [*_kinds(outputs), *plain, *_aggregates(outputs), *_words(outputs), *_wholes(outputs), *read]
     if records and _varying(outputs.numbers):
         found.append(Feature(name="records put out", constants=tuple(dict.fromkeys(records))[:1000]))
     return found
@@ -109,18 +112,19 @@ def _repeated(numbers: FloatArray) -> list[float]:
 
 def _aggregates(outputs: Outputs) -> list[Feature]:
     """Features of several numbers at once."""
-    if outputs.numbers.shape[1] < 2:
+    if outputs.plain.shape[1] < 2:
         return []
     names = ["sum", "norm", "maximum", "minimum", "least low bit"]
-    if np.isnan(outputs.numbers).any():
+    if np.isnan(outputs.plain).any():
         names.append("count of numbers")
-    if np.isinf(outputs.numbers).any():
+    if np.isinf(outputs.plain).any():
         names.append("count of infinite")
     found = [Feature(name=name) for name in names]
-    found += [Feature(name=name, words=outputs.paths) for name in ("place of the maximum", "half contrast")]
-    varying = _varying(outputs.numbers)[:_COLUMNS]
+    paths = tuple(path for path in outputs.paths if not read_off(path))
+    found += [Feature(name=name, words=paths) for name in ("place of the maximum", "half contrast")]
+    varying = _varying(outputs.plain)[:_COLUMNS]
     pairs = pairwise(varying)
-    found += [Feature(name="difference", words=(outputs.paths[i], outputs.paths[j])) for i, j in pairs]
-    whole = Counter(outputs.numbers[:2000][np.isfinite(outputs.numbers[:2000])].tolist())
+    found += [Feature(name="difference", words=(paths[i], paths[j])) for i, j in pairs]
+    whole = Counter(outputs.plain[:2000][np.isfinite(outputs.plain[:2000])].tolist())
     found += [Feature(name="count of", constants=(v,)) for v, count in whole.most_common(4) if count > 1]
     return found
