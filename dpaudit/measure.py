@@ -90,9 +90,8 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
     if not views:
         return Measured()
     shares = split(alpha, weights(plan))
-    estimates: list[Estimate] = []
+    estimates, curves = list[Estimate](), list[Curve]()
     findings = list(views[0].findings)
-    curves: list[Curve] = []
     stopped = views[0].stopped is not None
     for evidence in views[0].evidence:
         if isinstance(evidence, Finding):
@@ -118,9 +117,8 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         joint = noise.replays(parts, alpha=(1 - _LAW_SHARE) * level)
         estimates += [joint] if _holds(joint, stopped) else []
         findings += part_findings(parts, alpha=_LAW_SHARE * level, stopped=stopped)
-    rates: list[Rate] = [
-        _reconstruction_rate(e, claim, plan) for e in views[0].evidence if isinstance(e, Guesses)
-    ]
+    games = (e for e in views[0].evidence if isinstance(e, Guesses))
+    rates: list[Rate] = [_reconstruction_rate(game, claim, plan) for game in games]
     estimates += _of_games(views[0].evidence, claim, plan, shares)
     for name, attack in attacks_of(plan).items():
         if isinstance(attack, Extracts):
