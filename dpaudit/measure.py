@@ -9,9 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from dpaudit import attribute_rates, membership, recovery
+from dpaudit import attribute_rates, extraction, membership, recovery
 from dpaudit.accounting import family_for
-from dpaudit.asking import Game, Guessing, LineUp
+from dpaudit.asking import Extracts, Game, Guessing, LineUp
 from dpaudit.claim import Adjacency, Claim, Sampler
 from dpaudit.contradictions import family_of_part, part_findings
 from dpaudit.designs import paired_coins
@@ -90,9 +90,8 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
     if not views:
         return Measured()
     shares = split(alpha, weights(plan))
-    estimates: list[Estimate] = []
+    estimates, curves = list[Estimate](), list[Curve]()
     findings = list(views[0].findings)
-    curves: list[Curve] = []
     stopped = views[0].stopped is not None
     for evidence in views[0].evidence:
         if isinstance(evidence, Finding):
@@ -124,6 +123,11 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
     curves += recovery.curves(games, plan, allowed)
     estimates += _of_games(views[0].evidence, claim, plan, shares)
     for name, attack in attacks_of(plan).items():
+        if isinstance(attack, Extracts):
+            told = extraction.told(attack, views, partial(_whole_run, claim, plan), plan, shares[name])
+            estimates += told.estimates
+            rates += told.rates
+            curves += told.curves
         if isinstance(attack, ModelAttack):
             estimates += _of_models(attack, views, claim, plan, shares[attack.name], plan.one_run(name))
             scores = final_scores(attack, views)
@@ -278,10 +282,14 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
             status, reason = "NOT APPLICABLE", "no step with per-record gradients was seen"
         elif isinstance(attack, (Game, LineUp)):
             status, reason = _played(attack, audited)
+        elif isinstance(attack, Extracts):
+            status, reason = extraction.ran(attack, runs)
         elif isinstance(attack, ModelAttack):
             status, reason = membership.ran(attack, runs)
         rows.append(Coverage(attack=name, target=target, status=status, access=attack.access, reason=reason))
-    for attack_class in ("attribute inference", "extraction", "gradient inversion"):
+    if not any(isinstance(attack, Extracts) for attack in attacks_of(plan).values()):
+        rows.append(extraction.not_asked(target, audited))
+    for attack_class in ("attribute inference", "gradient inversion"):
         if attack_class.replace(" ", "-") in plan.attacks:
             continue
         rows.append(

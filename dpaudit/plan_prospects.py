@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from dpaudit import accounting, measure
-from dpaudit.asking import Game, LineUp
+from dpaudit.asking import Extracts, Game, LineUp
 from dpaudit.canary import Pool
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase
 from dpaudit.errors import UsageError
@@ -103,11 +103,8 @@ def _opacus_ledger(options: dict[str, Any], records: int) -> Ledger:
 def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, float]) -> Iterator[Prospect]:
     claim = planned.claim
     for name, attack in attacks_of(plan).items():
-        if isinstance(attack, LineUp):
-            yield from _line_up(attack, claim, shares)
-            continue
-        if hasattr(attack, "tests") and claim.ledger:
-            yield from _games(attack, claim, shares)
+        if isinstance(attack, LineUp) or (hasattr(attack, "sizes") and claim.ledger):
+            yield from _guessing(attack, claim, shares)
             continue
         tests = tests_of(attack, name)
         alpha = shares[f"{name}, anytime" if isinstance(attack, Game) else tests[0]]
@@ -117,6 +114,12 @@ def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, 
             yield of(plan, attack, pool, claim, alpha)
         elif isinstance(attack, Game):
             yield _game(attack, claim, alpha)
+        elif isinstance(attack, Extracts):
+            yield (
+                _extraction(attack, pool, claim, alpha)
+                if plan.one_run(name)
+                else replace(empty, note="over several runs it does not say what it could show")
+            )
         elif not claim.ledger:
             yield replace(empty, note=f"the steps are not known: {_STATE}")
         elif hasattr(attack, "references") and hasattr(attack, "replays"):
@@ -165,37 +168,29 @@ def _step_ranks(attack: Any, claim: Claim, alpha: float) -> Prospect:
     )
 
 
-def _games(attack: Any, claim: Claim, shares: dict[str, float]) -> Iterator[Prospect]:
-    """Of step games, for each number of candidates."""
-    family = accounting.family_for(claim, adjacency=Adjacency(attack.adjacency))
-    games = _steps(claim) * int(attack.games)
-    note = "batches with fewer records play with directions; real records leak less than the best canary"
+def _guessing(attack: Any, claim: Claim, shares: dict[str, float]) -> Iterator[Prospect]:
+    """Games of one of n candidates, for every n: one a step, or one a model."""
+    if isinstance(attack, LineUp):
+        family = accounting.family_for(claim, shape="auto" if claim.ledger else "epsilon-delta")
+        games, unit = attack.models - attack.models // 4, "run"
+        note = "if the training function declares its recipe; the best that any attack can do"
+    else:
+        family = accounting.family_for(claim, adjacency=Adjacency(attack.adjacency))
+        games, unit = _steps(claim) * int(attack.games), "step"
+        note = "beyond the size of a batch among directions; real records leak less than the best canary"
     for n, test in zip(attack.sizes, attack.tests, strict=True):
-        yield replace(_guessing(test, n, games, "step", family, shares[test]), note=note)
-
-
-def _line_up(attack: LineUp, claim: Claim, shares: dict[str, float]) -> Iterator[Prospect]:
-    """Of games with final models, for each number of candidates."""
-    family = accounting.family_for(claim, shape="auto" if claim.ledger else "epsilon-delta")
-    note = "if the training function declares its recipe; the best that any attack can do"
-    for n, test in zip(attack.sizes, attack.tests, strict=True):
-        games = attack.models - attack.models // 4
-        yield replace(_guessing(test, n, games, "run", family, shares[test]), note=note)
-
-
-def _guessing(name: str, n: int, games: int, unit: str, family: Family, alpha: float) -> Prospect:
-    won = reconstruction.success_limit(family, 1.0 / n, unit, scale=family.claimed_scale)
-    evidence = Guesses(
-        successes=round(games * won),
-        trials=games,
-        baseline=1.0 / n,
-        unit=unit,
-        source=name,
-        access=Access.STEP,
-        adjacency=family.adjacency,
-    )
-    estimate = reconstruction.guesses(evidence, family, alpha=alpha)
-    return _prospect(name, f"{games:,} games", estimate, expected=estimate.epsilon_lower)
+        won = reconstruction.success_limit(family, 1.0 / n, unit, scale=family.claimed_scale)
+        evidence = Guesses(
+            successes=round(games * won),
+            trials=games,
+            baseline=1.0 / n,
+            unit=unit,
+            source=test,
+            access=attack.access,
+            adjacency=family.adjacency,
+        )
+        found = reconstruction.guesses(evidence, family, alpha=shares[test])
+        yield replace(_prospect(test, f"{games:,} games", found, expected=found.epsilon_lower), note=note)
 
 
 def _noise(attack: Any, planned: Planned, alpha: float) -> Prospect:
@@ -268,6 +263,29 @@ def _one_run(plan: AuditPlan, attack: ModelAttack, pool: Pool, claim: Claim, alp
         for _ in range(_DRAWS)
     ]
     return _leaking(attack.name, words, draws[0], draws, "every")
+
+
+def _extraction(attack: Extracts, pool: Pool, claim: Claim, alpha: float) -> Prospect:
+    """Choices among candidates in the audited run, if every secret leaks what the claim allows."""
+    wanted = attack.asked.secrets
+    if pool.secrets is None or wanted is None or not pool.secrets.references:
+        note = 'no secret is planted: data.canary_kind = "secret"'
+        return Prospect(name=attack.name, observations="-", alpha=alpha, note=note)
+    family = _replace_one(claim)
+    games, baseline = int(pool.canary.sum()) // 2, 1.0 / (min(wanted.references, pool.secrets.references) + 1)
+    right = reconstruction.success_limit(family, baseline)
+    guesses = Guesses(
+        successes=round(games * right),
+        trials=games,
+        baseline=baseline,
+        unit="run",
+        source=attack.name,
+        access=attack.access,
+        adjacency=Adjacency.REPLACE_ONE,
+    )
+    estimate = one_run.choices(guesses, family, alpha=alpha)
+    words = f"{games} secrets of {round(1 / baseline)}"
+    return _leaking(attack.name, words, estimate, [estimate], "every")
 
 
 def _game(attack: Game, claim: Claim, alpha: float) -> Prospect:
