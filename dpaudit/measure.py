@@ -126,16 +126,11 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         if isinstance(attack, Extracts):
             told = extraction.told(attack, views, partial(_whole_run, claim, plan), plan, shares[name])
             estimates += told.estimates
-            rates += told.rates
-            curves += told.curves
+            rates, curves = rates + list(told.rates), curves + list(told.curves)
         if isinstance(attack, ModelAttack):
             estimates += _of_models(attack, views, claim, plan, shares[attack.name], plan.one_run(name))
-            scores = final_scores(attack, views)
-            if isinstance(attack, Guessing):
-                rates += attribute_rates.of(attack, attack.name, views, plan, allowed(Adjacency.REPLACE_ONE))
-            elif scores is not None:
-                rates += membership.rates(attack, scores, views[0], plan)
-                curves += membership.curves(attack, scores, views[0], plan.alpha)
+            disclosed = _disclosed(attack, views, plan, allowed(Adjacency.REPLACE_ONE))
+            rates, curves = rates + disclosed[0], curves + disclosed[1]
     if claim is not None:
         curves.append(_claimed_roc(_whole_run(claim, plan)))
     _one_test_each(estimates)
@@ -184,6 +179,19 @@ def _of_games(
         elif isinstance(scores, Guesses) and _of_whole_runs(scores):
             family = _whole_run(claim, plan, scores.adjacency)
             yield reconstruction.guesses(scores, family, alpha=shares[scores.source])
+
+
+def _disclosed(
+    attack: ModelAttack, views: Sequence[View], plan: AuditPlan, family: Family | None
+) -> tuple[list[Rate], list[Curve]]:
+    """Rates and curves of an attack on the audited model; none with too few shadow models."""
+    if isinstance(attack, Guessing):
+        return list(attribute_rates.of(attack, attack.name, views, plan, family)), []
+    scores = final_scores(attack, views)
+    if scores is None:
+        return [], []
+    rates = list(membership.rates(attack, scores, views[0], plan))
+    return rates, list(membership.curves(attack, scores, views[0], plan.alpha))
 
 
 def _of_whole_runs(evidence: Evidence) -> bool:
