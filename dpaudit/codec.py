@@ -18,8 +18,11 @@ from dpaudit.evidence import (
     NoiseSample,
     Note,
     OneRun,
+    Panel,
+    Rebuilt,
     Replay,
     Sampling,
+    Score,
     TwoSample,
 )
 
@@ -27,7 +30,7 @@ _NOUNS = {
     noun.__name__: noun
     for noun in (
         Claim, Phase, Draws, Finding, Guesses, KnownNull, NoiseSample, Note, OneRun, Replay, Sampling,
-        Spending, TwoSample,
+        Panel, Rebuilt, Score, Spending, TwoSample,
     )
 }  # fmt: skip
 Arrays = dict[str, np.ndarray[Any, Any]]

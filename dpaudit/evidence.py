@@ -278,8 +278,79 @@ BLIND = ("clip not tested", "unwatched steps", WRITTEN)
 CLIP_TESTED = "clip tested from the data on"
 """Check of a note that training was repeated on neighbouring data: it makes up for others."""
 
+NOT_TRIED = "not tried"
+"""Check of a note in which an attack says why it cannot be tried on a run."""
+
 REPEATED = ("clip not tested", WRITTEN)
 """Checks of notes that it makes up for."""
 
-Evidence = KnownNull | TwoSample | OneRun | Guesses | Replay | Sampling | Finding | Note
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How near rebuilt records come to the originals.
+
+    Attributes:
+        name: "ssim", "psnr" (dB), "features" or "labels" (shares of records), or another measure in words.
+        mean: over the records; NaN without any.
+        lower: of a 95 % interval for that mean; it describes, and no verdict rests on it. None without one.
+        upper: its other end.
+        n: how many records.
+        blind: the same measure for a guess made without the release; None where there is none.
+        bound: what the mechanism allows an adversary with no prior at all to expect; None where nothing does.
+    """
+
+    name: str
+    mean: float
+    lower: float | None
+    upper: float | None
+    n: int
+    blind: float | None = None
+    bound: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """A small picture for a report.
+
+    Attributes:
+        row: what it is: "original", or the condition under which it was rebuilt.
+        column: which of the pictures.
+        pixels: (h, w) grey levels from 0 to 255.
+        real: whether it shows a record of the data; those are kept only where the plan asks for it.
+    """
+
+    row: str
+    column: int
+    pixels: tuple[tuple[int, ...], ...]
+    real: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilt:
+    """What one attack rebuilt of records under one condition. It describes, and tests no claim.
+
+    Attributes:
+        method: how, in words.
+        condition: "as released", or "without clip and noise".
+        subject: what was rebuilt, in words.
+        real: whether those are records of the data.
+        batch: records in the update.
+        scores: how near it came.
+        panels: pictures, if any may be shown.
+        qualitative: that nothing but looking at it says how near it came.
+    """
+
+    method: str
+    condition: str
+    subject: str
+    real: bool
+    batch: int
+    scores: tuple[Score, ...]
+    source: str
+    access: Access
+    panels: tuple[Panel, ...] = ()
+    qualitative: bool = False
+
+
+Evidence = KnownNull | TwoSample | OneRun | Guesses | Replay | Sampling | Finding | Note | Rebuilt
 """Every kind of evidence."""

@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from dpaudit.registry import (
     build,
     resolve,
 )
+from dpaudit.riding import Shows
 from dpaudit.store import Store
 
 AUDITED, SHADOW = "audited", "shadow"
@@ -212,7 +213,9 @@ def attacks_of(plan: AuditPlan) -> dict[str, StepAttack | ModelAttack]:
     Raises:
         UsageError: unknown attack or option.
     """
-    return {name: build("attack", name, ATTACKS, attack.options) for name, attack in plan.attacks.items()}
+    shows = plan.data.show_records
+    built = {name: build("attack", name, ATTACKS, attack.options) for name, attack in plan.attacks.items()}
+    return {n: replace(a, show_records=shows) if isinstance(a, Shows) else a for n, a in built.items()}
 
 
 def step_attacks(plan: AuditPlan) -> tuple[StepAttack, ...]:
