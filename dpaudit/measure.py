@@ -304,6 +304,8 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
             status, reason = membership.ran(attack, runs)
         rows.append(Coverage(attack=name, target=target, status=status, access=attack.access, reason=reason))
     for attack_class in ("attribute inference", "extraction", "gradient inversion"):
+        if attack_class.replace(" ", "-") in plan.attacks:
+            continue
         rows.append(
             Coverage(
                 attack=attack_class,

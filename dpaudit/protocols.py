@@ -262,7 +262,7 @@ class GradientMatcher(Protocol):
         ...
 
     def match(
-        self, x: RowArray, labels: RowArray, seen: RowArray, *, clip: float, cosine: bool
+        self, x: RowArray, labels: RowArray, seen: RowArray, *, clip: RowArray, cosine: bool
     ) -> tuple[RowArray, RowArray, RowArray]:
         """How far the updates of k candidate batches are from those that were seen, and the gradients of that.
 
@@ -272,7 +272,7 @@ class GradientMatcher(Protocol):
             x: (k, b, *shape).
             labels: (k, b, classes).
             seen: (k, d) released sums.
-            clip: norm to which each record's gradient is clipped first; inf for none.
+            clip: (k,) norm to which each record's gradient is clipped first; inf for none.
             cosine: 1 - cosine of the angle between the two, else their squared distance.
 
         Returns:

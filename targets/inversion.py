@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call, grad, grad_and_value, vmap
+from torch.func import functional_call, grad, vmap
 
 from dpaudit.protocols import GradientMatcher, RowArray, StepAttack
 from dpaudit.riding import Inverts
 
 _TOLERANCE = 1e-3
+_NO_LIMIT = 1e12
 _MOST = 64
 """Records at hand that are looked at."""
 
@@ -146,7 +147,7 @@ class _Matcher:
         if not bool((apart <= tolerance * np.linalg.norm(rows, axis=1).max()).all()):
             return False
         # One step of the search, so that a layer without a second derivative shows here.
-        self.match(x[:1, None], self._labels[:1, None], rows[:1], clip=1.0, cosine=True)
+        self.match(x[:1, None], self._labels[:1, None], rows[:1], clip=np.ones(1, dtype=np.float32), cosine=True)
         self.dense = self._first(rows, x, tolerance)
         return True
 
@@ -175,25 +176,26 @@ class _Matcher:
         return self._array(kept[-1].reshape(len(x), -1))
 
     def match(
-        self, x: RowArray, labels: RowArray, seen: RowArray, *, clip: float, cosine: bool
+        self, x: RowArray, labels: RowArray, seen: RowArray, *, clip: RowArray, cosine: bool
     ) -> tuple[RowArray, RowArray, RowArray]:
         """See `GradientMatcher.match`."""
-
-        def distance(x: torch.Tensor, labels: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-            rows = self._rows(x, labels)
-            if math.isfinite(clip):
-                # A norm of exactly 0 has no derivative.
-                norms = (rows.square().sum(dim=1) + 1e-24).sqrt()
-                rows = rows * (clip / norms).clamp(max=1.0)[:, None]
-            update = rows.sum(dim=0)
-            if not cosine:
-                return (update - seen).square().sum()
-            length = (update.square().sum() + 1e-24).sqrt() * seen.norm().clamp(min=1e-12)
-            return 1.0 - (update @ seen) / length
-
-        derive = vmap(grad_and_value(distance, argnums=(0, 1)))
-        gradients, values = derive(self._tensor(x), self._tensor(labels), self._tensor(seen))
-        return self._array(values), self._array(gradients[0]), self._array(gradients[1])
+        k, b = x.shape[:2]
+        records, of = self._tensor(x).requires_grad_(), self._tensor(labels).requires_grad_()
+        wanted, limits = self._tensor(seen), self._tensor(np.minimum(clip, _NO_LIMIT))
+        # One level of vectorisation over all records, however many batches: the other levels cost more.
+        with torch.enable_grad():
+            rows = self._rows(records.flatten(0, 1), of.flatten(0, 1)).unflatten(0, (k, b))
+            # A norm of exactly 0 has no derivative, and neither has an infinite limit.
+            norms = (rows.square().sum(dim=2, keepdim=True) + 1e-24).sqrt()
+            rows = rows * (limits[:, None, None] / norms).clamp(max=1.0)
+            update = rows.sum(dim=1)
+            if cosine:
+                length = (update.square().sum(dim=1) + 1e-24).sqrt() * wanted.norm(dim=1).clamp(min=1e-12)
+                apart = 1.0 - (update * wanted).sum(dim=1) / length
+            else:
+                apart = (update - wanted).square().sum(dim=1)
+            slopes = torch.autograd.grad(apart.sum(), (records, of))
+        return self._array(apart), self._array(slopes[0]), self._array(slopes[1])
 
     def _rows(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         def loss(own: dict[str, torch.Tensor], record: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

@@ -104,11 +104,8 @@ class GradientInversionSession:
         search = self._search(matcher, x)
         drawn = search.cards()
         subjects += [drawn] if drawn is not None else []
-        return tuple(
-            each
-            for subject in subjects
-            for each in rebuilt(search, subject, self._updates(step, matcher, subject))
-        )
+        updates = [each for subject in subjects for each in self._updates(step, matcher, subject)]
+        return tuple(rebuilt(search, updates))
 
     def _search(self, matcher: GradientMatcher, x: RowArray) -> Search:
         attack, low, high = self._attack, float(x.min()), float(x.max())
@@ -136,9 +133,9 @@ class GradientInversionSession:
         bare = rows.sum(axis=1)
         seen = np.stack([step.execute([each]).released for each in rows])
         noise = step.noise_multiplier
-        released = Updates(
-            condition=AS_RELEASED, seen=seen, clip=step.max_grad_norm if noise else np.inf, noise=noise
-        )
+        clip = step.max_grad_norm if noise else np.inf
+        released = Updates(subject=subject, condition=AS_RELEASED, seen=seen, clip=clip, noise=noise)
         if np.allclose(seen, bare, rtol=1e-4, atol=1e-5 * float(np.abs(bare).max())):
             return [released]
-        return [Updates(condition=UNPROTECTED, seen=bare, clip=np.inf, noise=0.0), released]
+        bare_ = Updates(subject=subject, condition=UNPROTECTED, seen=bare, clip=np.inf, noise=0.0)
+        return [bare_, released]

@@ -104,7 +104,7 @@ def by_angle(
     drops = {int(share * iterations) for share in _DROPS}
     for i in range(iterations):
         rate *= 0.1 if i in drops else 1.0
-        _, slope = _match(matcher, x, labels, seen, clip)
+        _, slope, _ = matcher.match(x, labels, seen, clip=clip, cosine=True)
         if picture:
             shown = x.reshape(*x.shape[:2], *picture)
             slope = slope + smoothness * _variation(shown).reshape(x.shape)
@@ -112,19 +112,8 @@ def by_angle(
         first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * np.square(slope)
         step = first / (1 - 0.9 ** (i + 1)) / (np.sqrt(second / (1 - 0.999 ** (i + 1))) + 1e-8)
         x = np.clip(x - np.float32(rate) * step, low, high).astype(np.float32)
-    apart, _ = _match(matcher, x, labels, seen, clip)
+    apart, _, _ = matcher.match(x, labels, seen, clip=clip, cosine=True)
     return x, np.asarray(apart, dtype=np.float64)
-
-
-def _match(
-    matcher: GradientMatcher, x: RowArray, labels: RowArray, seen: RowArray, clip: RowArray
-) -> tuple[RowArray, RowArray]:
-    """Distances and slopes; updates that were clipped alike go together."""
-    apart, slope = np.zeros(len(x), dtype=np.float32), np.zeros_like(x)
-    for norm in np.unique(clip):
-        of = clip == norm
-        apart[of], slope[of], _ = matcher.match(x[of], labels[of], seen[of], clip=float(norm), cosine=True)
-    return apart, slope
 
 
 def _variation(x: RowArray) -> RowArray:
@@ -157,6 +146,7 @@ def by_distance(
     """
     k, b = start.shape[:2]
     cut = start.size
+    clip = np.full(k, np.inf, dtype=np.float32)
     scale = np.maximum(np.square(seen.astype(np.float64)).sum(axis=1), 1e-30)
 
     def split(point: FloatArray) -> tuple[RowArray, RowArray]:
@@ -167,7 +157,7 @@ def by_distance(
 
     def objective(point: FloatArray) -> tuple[float, FloatArray]:
         x, labels = split(point)
-        apart, slope, by_label = matcher.match(x, labels, seen, clip=np.inf, cosine=False)
+        apart, slope, by_label = matcher.match(x, labels, seen, clip=clip, cosine=False)
         by_logit = labels * (by_label - (labels * by_label).sum(axis=2, keepdims=True))
         of = scale.reshape(-1, 1, 1)
         flat = (slope.reshape(k, b, -1) / of).reshape(-1), (by_logit / of).reshape(-1)
@@ -176,5 +166,5 @@ def by_distance(
     origin = np.concatenate([start.reshape(-1), np.zeros(k * b * matcher.classes)]).astype(np.float64)
     found = minimize(objective, origin, jac=True, method="L-BFGS-B", options={"maxiter": iterations})
     x, labels = split(found.x)
-    apart, _, _ = matcher.match(x, labels, seen, clip=np.inf, cosine=False)
+    apart, _, _ = matcher.match(x, labels, seen, clip=clip, cosine=False)
     return x, np.asarray(apart / scale, dtype=np.float64)

@@ -21,23 +21,6 @@ _SMALLEST = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Updates:
-    """Updates (k, d) of k batches as one condition shows them.
-
-    Attributes:
-        condition: in words.
-        seen: (k, d).
-        clip: norm to which each record's gradient is clipped; inf for none.
-        noise: noise multiplier of the step; 0 for none.
-    """
-
-    condition: str
-    seen: RowArray
-    clip: float
-    noise: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """Records (n, *shape) that are behind updates, with their labels (n, classes)."""
 
@@ -45,6 +28,25 @@ class Subject:
     real: bool
     x: RowArray
     labels: RowArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Updates:
+    """Updates (k, d) of k batches of some records as one condition shows them.
+
+    Attributes:
+        subject: the records.
+        condition: in words.
+        seen: (k, d).
+        clip: norm to which each record's gradient is clipped; inf for none.
+        noise: noise multiplier of the step; 0 for none.
+    """
+
+    subject: Subject
+    condition: str
+    seen: RowArray
+    clip: float
+    noise: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +106,8 @@ class Search:
         labels = np.eye(self.matcher.classes, dtype=np.float32)[np.arange(count) % self.matcher.classes]
         return Subject(name="test cards", real=False, x=x, labels=labels)
 
-    def read_off(self, updates: Updates) -> RowArray | None:
-        """Candidates (k, c, *shape) from the first layer; None where that is not dense."""
-        if self.matcher.dense is None:
-            return None
+    def read_off(self, updates: Updates) -> RowArray:
+        """Candidates (k, c, *shape) from a first layer that is dense."""
         if self.batch == 1:
             return inverting.read_off(updates.seen, self.matcher)
         return inverting.of_each_neuron(updates.seen, self.matcher)
@@ -136,12 +136,17 @@ class Search:
         cuts = np.cumsum([len(each.seen) for each in updates])[:-1]
         return np.split(self._best(found, apart), cuts)
 
-    def by_distance(self, updates: Updates) -> RowArray:
-        """Records (k, b, *shape), searched without labels, box or smoothness."""
-        seen = np.repeat(updates.seen, self.restarts, axis=0)
-        start = self._start(len(updates.seen))
-        found, apart = inverting.by_distance(seen, start, self.matcher, iterations=self.iterations)
-        return self._best(found, apart)
+    def by_distance(self, updates: Sequence[Updates]) -> list[RowArray]:
+        """The same, searched without labels, box or smoothness, in half as many iterations."""
+        seen = np.concatenate([each.seen for each in updates])
+        found, apart = inverting.by_distance(
+            np.repeat(seen, self.restarts, axis=0),
+            self._start(len(seen)),
+            self.matcher,
+            iterations=max(1, self.iterations // 2),
+        )
+        cuts = np.cumsum([len(each.seen) for each in updates])[:-1]
+        return np.split(self._best(found, apart), cuts)
 
     def _start(self, count: int) -> RowArray:
         size = (count * self.restarts, self.batch, *self.matcher.shape)
@@ -154,28 +159,24 @@ class Search:
         return np.asarray(grouped[np.arange(len(grouped)), best])
 
 
-def rebuilt(search: Search, subject: Subject, updates: Sequence[Updates]) -> Iterator[Rebuilt]:
-    """Invert all updates of some records by every method, and say how near each came."""
-    found: list[tuple[str, Updates, RowArray]] = []
-    for each, records in zip(updates, search.by_angle(updates), strict=True):
-        found.append((ANGLE, each, records))
-    for each in updates:
-        found.append((DISTANCE, each, search.by_distance(each)))
-        candidates = search.read_off(each)
-        if candidates is not None:
-            found.append((READ_OFF, each, candidates))
+def rebuilt(search: Search, updates: Sequence[Updates]) -> Iterator[Rebuilt]:
+    """Invert all updates by every method, all of them at once, and say how near each came."""
+    found = [(ANGLE, *pair) for pair in zip(updates, search.by_angle(updates), strict=True)]
+    found += [(DISTANCE, *pair) for pair in zip(updates, search.by_distance(updates), strict=True)]
+    if search.matcher.dense is not None:
+        found += [(READ_OFF, each, search.read_off(each)) for each in updates]
     for method, each, candidates in found:
-        records = _in_order(candidates, subject.x)
+        records = _in_order(candidates, each.subject.x)
         yield Rebuilt(
             method=method,
             condition=each.condition,
-            subject=subject.name,
-            real=subject.real,
+            subject=each.subject.name,
+            real=each.subject.real,
             batch=search.batch,
-            scores=tuple(_scores(search, subject, each, records, method)),
+            scores=tuple(_scores(search, each, records, method)),
             source=search.source,
             access=search.access,
-            panels=_panels(search, subject, each, records),
+            panels=_panels(search, each, records),
         )
 
 
@@ -186,9 +187,8 @@ def _in_order(candidates: RowArray, x: RowArray) -> RowArray:
     return np.concatenate(each)
 
 
-def _scores(
-    search: Search, subject: Subject, updates: Updates, records: RowArray, method: str
-) -> Iterator[Score]:
+def _scores(search: Search, updates: Updates, records: RowArray, method: str) -> Iterator[Score]:
+    subject = updates.subject
     inside = np.clip(np.nan_to_num(records), search.low, search.high)
     bound = None
     if updates.noise:
@@ -222,8 +222,9 @@ def _others(x: RowArray) -> RowArray:
     return np.roll(x, 1, axis=0)
 
 
-def _panels(search: Search, subject: Subject, updates: Updates, records: RowArray) -> tuple[Panel, ...]:
+def _panels(search: Search, updates: Updates, records: RowArray) -> tuple[Panel, ...]:
     """The first few, original and rebuilt; of real records only where the plan asks for it."""
+    subject = updates.subject
     if not search.picture or (subject.real and not search.show_records):
         return ()
     shown = (("original", subject.x[:_CARDS]), (updates.condition, records[:_CARDS]))
