@@ -18,13 +18,12 @@ from dpaudit.evidence import (
     NoiseSample,
     Note,
     OneRun,
-    Panel,
     Rebuilt,
     Replay,
     Sampling,
-    Score,
     TwoSample,
 )
+from dpaudit.likeness import Panel, Score
 
 _NOUNS = {
     noun.__name__: noun

@@ -27,7 +27,7 @@ class DataPlan(_Section):
 
     For a model that is trained already, `source` is what it was trained on and `non_members` what it was not;
     `drawn` says that chance alone, record by record, decided which is which. No canaries can be planted then.
-    `show_records` lets pictures of real records, and of what was rebuilt of them, into the record and its report.
+    `show_records` lets pictures of real records, and of what was rebuilt of them, into record and report.
     """
 
     source: str = "digits"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 
 @runtime_checkable
@@ -41,9 +41,11 @@ class Describes(Protocol):
 
 @runtime_checkable
 class Shows(Protocol):
-    """An attack that may keep pictures of real records; the plan's `data.show_records` says whether."""
+    """An attack that may keep pictures of real records, where the plan's `data.show_records` says so."""
 
-    show_records: bool
+    def with_records(self) -> Self:
+        """The same attack, keeping them."""
+        ...
 
 
 @runtime_checkable

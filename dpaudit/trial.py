@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -213,9 +213,9 @@ def attacks_of(plan: AuditPlan) -> dict[str, StepAttack | ModelAttack]:
     Raises:
         UsageError: unknown attack or option.
     """
-    shows = plan.data.show_records
     built = {name: build("attack", name, ATTACKS, attack.options) for name, attack in plan.attacks.items()}
-    return {n: replace(a, show_records=shows) if isinstance(a, Shows) else a for n, a in built.items()}
+    shown = {name for name, a in built.items() if plan.data.show_records and isinstance(a, Shows)}
+    return {name: attack.with_records() if name in shown else attack for name, attack in built.items()}
 
 
 def step_attacks(plan: AuditPlan) -> tuple[StepAttack, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dpaudit.evidence import Panel, Rebuilt, Score
+from dpaudit.evidence import Rebuilt
+from dpaudit.likeness import Panel, Score
 from dpaudit.record import AuditRecord, TargetRecord
 from dpaudit.reports import numbers, svg
 from dpaudit.reports.drawing import INK, MUTED, Drawing, canvas
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _RELEASED = "as released"
-_NAMES = {"ssim": "SSIM", "psnr": "PSNR", "psnr, no box": "PSNR, no box"}
+_HEADS = {
+    "ssim": ("SSIM", "SSIM, others"),
+    "rebuilt": ("SSIM ≥ 0.9",),
+    "psnr": ("PSNR, dB", "PSNR, others"),
+    "features": ("Features",),
+    "labels": ("Labels",),
+}
 _MOST_ROWS = 6
 
 
@@ -38,7 +45,7 @@ def sentence(target: TargetRecord) -> str:
     if score is None or math.isnan(score.mean):
         return ""
     of = "one record" if best.batch == 1 else f"{best.batch} records"
-    what = "structural similarity (SSIM; 1 is the same picture)" if ssim else "PSNR"
+    what = "structural similarity (SSIM; 1 is the same picture)" if ssim else "PSNR in dB"
     parts = [
         f"From one update of {of} as {target.name} released it, the most that was rebuilt had a mean {what} "
         f"of {_with_interval(score)}, by {best.method}, over {score.n} records"
@@ -55,25 +62,22 @@ def table(target: TargetRecord) -> Table:
     """Every attack on real records with its scores; on what the audit made itself where there are none."""
     real = [item for item in target.rebuilt if item.real]
     shown = sorted(real or target.rebuilt, key=lambda item: (item.condition != _RELEASED, item.method))
-    names = list(dict.fromkeys(score.name for item in shown for score in item.scores))
+    names = [name for name in _HEADS if any(_score(item, name) for item in shown)]
     bounded = any(score.bound is not None for item in shown for score in item.scores)
-    heads = [column for name in names for column in _columns(name, shown)]
     return Table(
         caption=f"What could be rebuilt from one update of {target.name}",
         columns=(
             ("Attack", "text"),
             ("Update", "text"),
-            ("Rebuilt", "text"),
-            *((head, "number") for head in heads),
-            *((("No prior", "number"),) if bounded else ()),
+            *((head, "number") for name in names for head in _HEADS[name]),
+            *((("Without a prior", "text"),) if bounded else ()),
             ("n", "number"),
         ),
         rows=tuple(
             (
-                item.method,
+                f"{item.method}{' (qualitative)' if item.qualitative else ''}",
                 f"{item.condition}, {item.batch} {'record' if item.batch == 1 else 'records'}",
-                f"{item.subject}{' (qualitative)' if item.qualitative else ''}",
-                *(cell for name in names for cell in _cells(item, name, shown)),
+                *(cell for name in names for cell in _cells(item, name)),
                 *((_bound(item),) if bounded else ()),
                 numbers.count(item.scores[0].n) if item.scores else numbers.NONE,
             )
@@ -84,11 +88,11 @@ def table(target: TargetRecord) -> Table:
 
 
 def draw(target: TargetRecord, controls: tuple[TargetRecord, ...], key: str) -> Drawing | None:
-    """Originals above what was rebuilt of them: of this target, and of the first control that has the same."""
+    """Originals above what was rebuilt of them: of this target, and of the first control with the same."""
     rows = _rows(target)
     if len(rows) < 2:
         return None
-    for control in controls:
+    for control in controls if target.role != "control" else ():
         theirs = _rows(control)
         if theirs[:1] == rows[:1]:
             rows.append((f"control {control.name}", theirs[-1][1]))
@@ -108,10 +112,12 @@ def draw(target: TargetRecord, controls: tuple[TargetRecord, ...], key: str) -> 
     source = (
         "These are records of the data: the plan asked for it."
         if real
-        else "Test cards are drawn by the audit, go through the same model, loss, clip and noise as records, and "
-        "are no records."
+        else "Test cards are drawn by the audit and are no records; they go through the same model, loss, clip "
+        "and noise."
     )
-    return Drawing(section="rebuilt", title=title, caption=f"By {_method(target)}. {source}", svg=drawn)
+    return Drawing(
+        section="rebuilt", title=title, caption=f"By {_pictured(target)[0].method}. {source}", svg=drawn
+    )
 
 
 def _pictured(target: TargetRecord) -> list[Rebuilt]:
@@ -119,10 +125,6 @@ def _pictured(target: TargetRecord) -> list[Rebuilt]:
     found = [item for item in target.rebuilt if item.panels]
     real = [item for item in found if item.real] or found
     return [item for item in real if item.method == real[0].method]
-
-
-def _method(target: TargetRecord) -> str:
-    return _pictured(target)[0].method
 
 
 def _rows(target: TargetRecord) -> list[tuple[str, tuple[Panel, ...]]]:
@@ -153,7 +155,9 @@ def _grid(rows: list[tuple[str, tuple[Panel, ...]]]) -> np.ndarray[tuple[int, ..
 def _labels(axes: Axes, rows: list[tuple[str, tuple[Panel, ...]]]) -> None:
     height = len(rows[0][1][0].pixels)
     for i, (name, _) in enumerate(rows):
-        text = name.replace("without clip and noise", "without clip\nand noise").replace("control ", "control\n")
+        text = name.replace("without clip and noise", "without clip\nand noise").replace(
+            "control ", "control\n"
+        )
         color = INK if name != "original" else MUTED
         axes.text(-1.0, i * (height + 1) + (height - 1) / 2, text, ha="right", va="center", color=color)
 
@@ -167,34 +171,33 @@ def _mean(item: Rebuilt, name: str) -> float:
     return score.mean if score is not None and not math.isnan(score.mean) else -math.inf
 
 
-def _columns(name: str, shown: list[Rebuilt]) -> list[str]:
-    title = _NAMES.get(name, f"{name} right".capitalize())
-    blind = any(score.blind is not None for item in shown if (score := _score(item, name)))
-    return [title, f"{title}, by chance"] if blind else [title]
-
-
-def _cells(item: Rebuilt, name: str, shown: list[Rebuilt]) -> list[str]:
+def _cells(item: Rebuilt, name: str) -> list[str]:
     score = _score(item, name)
     cells = [numbers.NONE if score is None else _with_interval(score)]
-    if len(_columns(name, shown)) == 2:
+    if len(_HEADS[name]) == 2:
         cells.append(numbers.NONE if score is None or score.blind is None else _value(name, score.blind))
     return cells
 
 
 def _bound(item: Rebuilt) -> str:
-    return next((_value(s.name, s.bound) for s in item.scores if s.bound is not None), numbers.NONE)
+    """What was read without a prior beside what the mechanism leaves to expect."""
+    score = next((score for score in item.scores if score.bound is not None), None)
+    if score is None or score.bound is None:
+        return numbers.NONE
+    return f"{_value(score.name, score.mean)}, bound {_value(score.name, score.bound)}"
 
 
 def _with_interval(score: Score) -> str:
     text = _value(score.name, score.mean)
     if score.lower is None or score.upper is None or math.isnan(score.mean):
         return text
-    return f"{text} ({_value(score.name, score.lower)} to {_value(score.name, score.upper)})"
+    ends = (_value(score.name, end).removesuffix(" %") for end in (score.lower, score.upper))
+    return f"{text} ({' to '.join(ends)})"
 
 
 def _value(name: str, value: float) -> str:
     if math.isnan(value):
         return numbers.NO_DATA
     if name.startswith("psnr"):
-        return f"{value:.1f} dB"
+        return f"{value:.1f}"
     return f"{value:.2f}" if name == "ssim" else numbers.percent(value)

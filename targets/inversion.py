@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from dpaudit.protocols import GradientMatcher, RowArray, StepAttack
+from dpaudit.matcher import GradientMatcher
+from dpaudit.protocols import RowArray, StepAttack
 from dpaudit.riding import Inverts
 
 _TOLERANCE = 1e-3
@@ -112,7 +113,7 @@ def matcher(
 
 
 class _Matcher:
-    """See `dpaudit.protocols.GradientMatcher`."""
+    """See `dpaudit.matcher.GradientMatcher`."""
 
     def __init__(
         self,
@@ -147,7 +148,9 @@ class _Matcher:
         if not bool((apart <= tolerance * np.linalg.norm(rows, axis=1).max()).all()):
             return False
         # One step of the search, so that a layer without a second derivative shows here.
-        self.match(x[:1, None], self._labels[:1, None], rows[:1], clip=np.ones(1, dtype=np.float32), cosine=True)
+        self.match(
+            x[:1, None], self._labels[:1, None], rows[:1], clip=np.ones(1, dtype=np.float32), cosine=True
+        )
         self.dense = self._first(rows, x, tolerance)
         return True
 
@@ -184,7 +187,7 @@ class _Matcher:
         wanted, limits = self._tensor(seen), self._tensor(np.minimum(clip, _NO_LIMIT))
         # One level of vectorisation over all records, however many batches: the other levels cost more.
         with torch.enable_grad():
-            rows = self._rows(records.flatten(0, 1), of.flatten(0, 1)).unflatten(0, (k, b))
+            rows = self._rows(records.flatten(0, 1), of.flatten(0, 1)).reshape(k, b, -1)
             # A norm of exactly 0 has no derivative, and neither has an infinite limit.
             norms = (rows.square().sum(dim=2, keepdim=True) + 1e-24).sqrt()
             rows = rows * (limits[:, None, None] / norms).clamp(max=1.0)

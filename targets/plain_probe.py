@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dpaudit.protocols import Execution, GradientMatcher, RowArray, Watcher
+from dpaudit.matcher import GradientMatcher
+from dpaudit.protocols import Execution, RowArray, Watcher
 from dpaudit.targets.inversion import matcher
 from dpaudit.targets.observe import active
 from dpaudit.targets.rows import flatten
@@ -107,7 +108,7 @@ class PlainProbe:
         )
 
     def matcher(self) -> GradientMatcher | str:
-        """See `dpaudit.protocols.Invertible`."""
+        """See `dpaudit.matcher.Invertible`."""
         if self._given is None:
             return "the model behind the optimizer is not known"
         model, inputs = self._given()

@@ -11,7 +11,8 @@ import torch
 from opacus.optimizers import DPOptimizer
 
 from dpaudit.evidence import Movement
-from dpaudit.protocols import Execution, GradientMatcher, RowArray, StepSession, StopTraining, Watcher
+from dpaudit.matcher import GradientMatcher
+from dpaudit.protocols import Execution, RowArray, StepSession, StopTraining, Watcher
 from dpaudit.targets import rows as rows_of
 from dpaudit.targets.execution import Executor, clip_of
 from dpaudit.targets.inversion import Models
@@ -183,7 +184,7 @@ class OptimizerProbe:
         return self._executor.execute(edit=edit, noise=noise, frozen=frozen).released
 
     def matcher(self) -> GradientMatcher | str:
-        """See `dpaudit.protocols.Invertible`."""
+        """See `dpaudit.matcher.Invertible`."""
         if not self.has_samples or not self.forms_rows:
             return "no per-record gradients are formed"
         models = getattr(self._logbook, "models", None) or Models(())

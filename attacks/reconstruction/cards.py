@@ -1,11 +1,11 @@
-"""Test cards: pictures that the audit draws itself, so that a report can show one without showing a record."""
+"""Test cards: pictures that the audit draws itself, so that a report can show some and show no record."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from dpaudit.check import FloatArray
-from dpaudit.evidence import Panel
+from dpaudit.likeness import Panel
 from dpaudit.protocols import RowArray
 
 WIDEST = 32
@@ -27,7 +27,9 @@ def cards(height: int, width: int, count: int) -> FloatArray:
     return np.stack([pictures[i % len(pictures)] for i in range(count)]).astype(np.float64)
 
 
-def panels(pictures: RowArray | FloatArray, low: float, high: float, row: str, *, real: bool) -> tuple[Panel, ...]:
+def panels(
+    pictures: RowArray | FloatArray, low: float, high: float, row: str, *, real: bool
+) -> tuple[Panel, ...]:
     """Pictures (n, h, w) as grey levels, thinned to at most 32 pixels a side."""
     step = max(1, -(-max(pictures.shape[1:]) // WIDEST))
     levels = np.clip((pictures[:, ::step, ::step] - low) / max(high - low, 1e-300), 0.0, 1.0)

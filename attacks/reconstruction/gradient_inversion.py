@@ -6,7 +6,7 @@ executed on a batch of these records alone. What is shown tests no claim and has
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from dpaudit.attacks.reconstruction.rebuilding import Search, Subject, Updates, 
 from dpaudit.canary import Canaries
 from dpaudit.check import in_range
 from dpaudit.evidence import NOT_TRIED, Access, Evidence, Note, Rebuilt
-from dpaudit.protocols import GradientMatcher, Invertible, RowArray, StepOracle
+from dpaudit.matcher import GradientMatcher, Invertible
+from dpaudit.protocols import RowArray, StepOracle
 
 AS_RELEASED, UNPROTECTED = "as released", "without clip and noise"
 
@@ -54,6 +55,10 @@ class GradientInversion:
         in_range("records", self.records, self.batch, 4096)
         in_range("restarts", self.restarts, 1, 1000)
         in_range("iterations", self.iterations, 1, 100_000)
+
+    def with_records(self) -> GradientInversion:
+        """The same attack, keeping pictures of real records."""
+        return replace(self, show_records=True)
 
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> GradientInversionSession:
         """Wait for the step."""
@@ -99,7 +104,9 @@ class GradientInversionSession:
         x, labels = matcher.batch()
         whole = min(len(x), attack.records) // attack.batch * attack.batch
         if not whole:
-            return self._not_tried(f"its batch has {len(x)} records, fewer than the {attack.batch} of an update")
+            return self._not_tried(
+                f"its batch has {len(x)} records, fewer than the {attack.batch} of an update"
+            )
         subjects = [Subject(name="records of the batch", real=True, x=x[:whole], labels=labels[:whole])]
         search = self._search(matcher, x)
         drawn = search.cards()
@@ -125,9 +132,7 @@ class GradientInversionSession:
             show_records=attack.show_records,
         )
 
-    def _updates(
-        self, step: StepOracle, matcher: GradientMatcher, subject: Subject
-    ) -> list[Updates]:
+    def _updates(self, step: StepOracle, matcher: GradientMatcher, subject: Subject) -> list[Updates]:
         """What is seen of each batch: what the real step makes of it, and the bare sum where that differs."""
         rows = matcher.rows(subject.x, subject.labels).reshape(-1, self._attack.batch, sum(step.sizes))
         bare = rows.sum(axis=1)

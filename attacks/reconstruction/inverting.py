@@ -9,7 +9,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from dpaudit.check import FloatArray
-from dpaudit.protocols import GradientMatcher, RowArray
+from dpaudit.matcher import GradientMatcher
+from dpaudit.protocols import RowArray
 
 _DROPS = (3 / 8, 5 / 8, 7 / 8)
 
@@ -49,14 +50,15 @@ def read_off(seen: RowArray, matcher: GradientMatcher) -> RowArray:
     """
     weights, biases = _first_layer(seen, matcher)
     found = np.einsum("kn,knd->kd", biases, weights) / np.maximum(np.square(biases).sum(1), 1e-30)[:, None]
-    return found.reshape(len(seen), 1, *matcher.shape)
+    return np.asarray(found.reshape(len(seen), 1, *matcher.shape), dtype=np.float32)
 
 
 def of_each_neuron(seen: RowArray, matcher: GradientMatcher) -> RowArray:
     """The quotient of every neuron, (k, neurons, *shape): a record where that one alone excites it."""
     weights, biases = _first_layer(seen, matcher)
     safe = np.where(np.abs(biases) > 1e-12, biases, np.inf)
-    return (weights / safe[:, :, None]).reshape(len(seen), -1, *matcher.shape)
+    quotients = weights / safe[:, :, None]
+    return np.asarray(quotients.reshape(len(seen), -1, *matcher.shape), dtype=np.float32)
 
 
 def _first_layer(seen: RowArray, matcher: GradientMatcher) -> tuple[RowArray, RowArray]:
@@ -99,7 +101,9 @@ def by_angle(
     Returns:
         (k, b, *shape) records, and (k,) how far their updates are from those seen.
     """
-    x, first, second = start.astype(np.float32), np.zeros_like(start), np.zeros_like(start)
+    x: RowArray = start.astype(np.float32)
+    first: FloatArray = np.zeros(start.shape)
+    second: FloatArray = np.zeros(start.shape)
     rate = 0.1 * (high - low)
     drops = {int(share * iterations) for share in _DROPS}
     for i in range(iterations):
@@ -107,11 +111,11 @@ def by_angle(
         _, slope, _ = matcher.match(x, labels, seen, clip=clip, cosine=True)
         if picture:
             shown = x.reshape(*x.shape[:2], *picture)
-            slope = slope + smoothness * _variation(shown).reshape(x.shape)
+            slope = np.asarray(slope + smoothness * _variation(shown).reshape(x.shape), dtype=np.float32)
         slope = np.sign(slope)
         first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * np.square(slope)
         step = first / (1 - 0.9 ** (i + 1)) / (np.sqrt(second / (1 - 0.999 ** (i + 1))) + 1e-8)
-        x = np.clip(x - np.float32(rate) * step, low, high).astype(np.float32)
+        x = np.asarray(np.clip(x - rate * step, low, high), dtype=np.float32)
     apart, _, _ = matcher.match(x, labels, seen, clip=clip, cosine=True)
     return x, np.asarray(apart, dtype=np.float64)
 
@@ -124,7 +128,7 @@ def _variation(x: RowArray) -> RowArray:
     slope[..., :-1, :] -= down
     slope[..., :, 1:] += right
     slope[..., :, :-1] -= right
-    return slope / np.float32(x.shape[-1] * x.shape[-2])
+    return np.asarray(slope / (x.shape[-1] * x.shape[-2]), dtype=np.float32)
 
 
 def by_distance(

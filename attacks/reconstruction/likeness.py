@@ -10,8 +10,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
 from scipy.special import stdtrit
 
-from dpaudit.check import FloatArray, IntArray
-from dpaudit.evidence import Score
+from dpaudit.check import BoolArray, FloatArray, IntArray
+from dpaudit.likeness import Score
+from dpaudit.stats import binomial
 
 BEST_PSNR = 100.0
 """In dB: beyond this, differences are those of single precision."""
@@ -48,11 +49,13 @@ def ssim(rebuilt: Numbers, originals: Numbers, span: float) -> FloatArray:
 
 
 def matched(rebuilt: Numbers, originals: Numbers) -> IntArray:
-    """For each original (b, ...) the one of k >= b rebuilt ones that is taken for it, so that errors are least.
+    """Which of k >= b rebuilt records is taken for each original (b, ...), so that errors are least: (b,).
 
     Which record of an update is which nobody can say: they are added up.
     """
-    flat, wanted = (np.asarray(each, dtype=np.float64).reshape(len(each), -1) for each in (rebuilt, originals))
+    flat, wanted = (
+        np.asarray(each, dtype=np.float64).reshape(len(each), -1) for each in (rebuilt, originals)
+    )
     cost = np.square(flat).sum(1) - 2 * wanted @ flat.T
     _, chosen = linear_sum_assignment(cost)
     return np.asarray(chosen, dtype=np.int64)
@@ -75,3 +78,12 @@ def summed_up(
         half = float(stdtrit(n - 1, 0.5 + _LEVEL / 2)) * float(values.std(ddof=1)) / math.sqrt(n)
         lower, upper = max(mean - half, low), min(mean + half, high)
     return Score(name=name, mean=mean, lower=lower, upper=upper, n=n, blind=blind, bound=bound)
+
+
+def share(name: str, hits: BoolArray, *, blind: float | None = None) -> Score:
+    """Share of records (n,) with an exact interval (Clopper and Pearson 1934)."""
+    n, right = len(hits), int(np.sum(hits))
+    if not n:
+        return Score(name=name, mean=math.nan, lower=None, upper=None, n=0, blind=blind)
+    low, high = binomial.two_sided(right, n, 1 - _LEVEL)
+    return Score(name=name, mean=right / n, lower=float(low), upper=float(high), n=n, blind=blind)

@@ -11,11 +11,15 @@ import numpy as np
 from dpaudit.attacks.reconstruction import cards as test_cards
 from dpaudit.attacks.reconstruction import inverting, likeness
 from dpaudit.check import FloatArray
-from dpaudit.evidence import Access, Panel, Rebuilt, Score
-from dpaudit.protocols import GradientMatcher, RowArray
+from dpaudit.evidence import Access, Rebuilt
+from dpaudit.likeness import Panel, Score
+from dpaudit.matcher import GradientMatcher
+from dpaudit.protocols import RowArray
 from dpaudit.stats.no_prior import expected_psnr
 
 READ_OFF, ANGLE, DISTANCE = "read off the first layer", "Inverting Gradients", "DLG"
+REBUILT = 0.9
+"""SSIM from which on a record counts as rebuilt."""
 _CARDS = 4
 _SMALLEST = 4
 
@@ -96,7 +100,7 @@ class Search:
         return np.asarray(x.reshape(-1, *self.picture).mean(axis=1), dtype=np.float32)
 
     def cards(self) -> Subject | None:
-        """Test cards in the form of records, a whole number of batches; None where records are no pictures."""
+        """Test cards as records, a whole number of batches; None where records are no pictures."""
         if not self.picture:
             return None
         count = -(-_CARDS // self.batch) * self.batch
@@ -200,6 +204,7 @@ def _scores(search: Search, updates: Updates, records: RowArray, method: str) ->
         blind = float(likeness.ssim(shown, _others(wanted), search.span).mean())
         values = likeness.ssim(shown, wanted, search.span)
         yield likeness.summed_up("ssim", values, blind=blind, low=-1.0, high=1.0)
+        yield likeness.share("rebuilt", values >= REBUILT)
     blind = float(likeness.psnr(inside, _others(subject.x), search.span).mean())
     yield likeness.summed_up("psnr", likeness.psnr(inside, subject.x, search.span), blind=blind)
     if method == READ_OFF:
@@ -208,13 +213,17 @@ def _scores(search: Search, updates: Updates, records: RowArray, method: str) ->
         yield likeness.summed_up("psnr, no box", raw, bound=bound)
     ours, theirs = (search.matcher.features(each) for each in (inside, subject.x))
     apart = np.square(ours[:, None] - theirs[None]).sum(axis=2)
-    hits = (apart.argmin(axis=1) == np.arange(len(ours))).astype(np.float64)
-    yield likeness.summed_up("features", hits, blind=1 / len(hits), low=0.0, high=1.0)
+    yield likeness.share("features", apart.argmin(axis=1) == np.arange(len(ours)), blind=1 / len(ours))
     if method == ANGLE:
         guessed = search.labels_of(updates).sum(axis=1)
         right = subject.labels.reshape(len(guessed), -1, search.matcher.classes).sum(axis=1)
-        shares = np.minimum(guessed, right).sum(axis=1) / search.batch
-        yield likeness.summed_up("labels", shares.astype(np.float64), low=0.0, high=1.0)
+        shares = np.minimum(guessed, right).sum(axis=1).astype(np.float64) / search.batch
+        whole = search.batch == 1
+        yield (
+            likeness.share("labels", shares == 1)
+            if whole
+            else likeness.summed_up("labels", shares, low=0.0, high=1.0)
+        )
 
 
 def _others(x: RowArray) -> RowArray:

@@ -2,8 +2,8 @@
 
 Such an adversary's best reconstruction of a record x from one step with noise multiplier sigma is
 N(x, sigma^2 |x|^2 I), whatever the model (Riess et al. 2024, arXiv:2402.12861; first as Ziller et al.). Its
-mean squared error is sigma^2 |x|^2 / N times a chi-square of N degrees, for N values in a record. An adversary
-who knows anything of the data beforehand, be it that pixels lie between black and white, is not bound by it.
+mean squared error is sigma^2 |x|^2 / N times a chi-square of N degrees, for N values in a record. Whoever knows
+anything of the data beforehand, be it that pixels lie between black and white, is not bound by it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def expected_psnr(norms: FloatArray, size: int, *, noise_multiplier: float, span
 def chance_of_error_below(
     error: FloatArray, norm: float, size: int, *, noise_multiplier: float
 ) -> FloatArray:
-    """Chance that the mean squared error of that reconstruction is at most `error`, (k,): P(N/2, N e / 2 s)."""
+    """Chance (k,) that its mean squared error is at most `error`: P(N/2, N error / (2 sigma^2 |x|^2))."""
     in_range("noise_multiplier", noise_multiplier, 0.0, float("inf"), open_low=True)
     scaled = np.asarray(error, dtype=np.float64) * size / (2 * noise_multiplier**2 * norm**2)
     return np.asarray(1.0 - gammaincc(size / 2, scaled), dtype=np.float64)
