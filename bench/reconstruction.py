@@ -1,8 +1,8 @@
 """How much of a record can be rebuilt from one update, with and without differential privacy.
 
 Run `python bench/reconstruction.py`; the tables go to bench/results/reconstruction.md. `--only inversion`
-runs these parts alone, and a part that is run alone replaces its own section of the page. Digits, one network of
-64-32-10, the first step of the real Opacus loop; epsilons are those of 40 epochs at batches of 64 (delta
+runs these parts alone; a part that is run alone replaces its own section of the page. Digits, one network
+of 64-32-10, the first step of the real Opacus loop; epsilons are those of 40 epochs at batches of 64 (delta
 1e-5), from Opacus's own calibration. `--records` says how many records are rebuilt in each row.
 """
 
@@ -143,9 +143,9 @@ def single(canaries: Canaries, seed: int) -> str:
 
 INTRODUCTION = """## Gradient inversion
 
-One update of the first step, as the real optimizer releases it, on a batch of the client's records alone. Means
-over records with 95 % intervals; "others" compares the same pictures with other records than their own. All
-attacks of one row took the seconds of that row together."""
+One update of the first step, as the real optimizer releases it, on a batch of the client's records alone.
+Means over records with 95 % intervals; "others" compares the same pictures with other records than their own.
+All attacks of one row took the seconds of that row together."""
 BESIDE = """### Beside the bound without a prior
 
 The bound is the expected PSNR of the best reconstruction without a prior, N(x, sigma^2 |x|^2 I)

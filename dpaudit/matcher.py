@@ -11,7 +11,7 @@ class GradientMatcher(Protocol):
     """The model of a run at one step, differentiated by its input: what a server knows of an update.
 
     Records (..., *shape) are as the model is given them, after the user's own preprocessing. Labels are
-    probabilities (..., classes), so that they can be searched for, too. Everything is batched over k problems.
+    probabilities (..., classes), so that they can be searched for, too.
 
     Attributes:
         shape: of one record.

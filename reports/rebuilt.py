@@ -112,8 +112,8 @@ def draw(target: TargetRecord, controls: tuple[TargetRecord, ...], key: str) -> 
     source = (
         "These are records of the data: the plan asked for it."
         if real
-        else "Test cards are drawn by the audit and are no records; they go through the same model, loss, clip "
-        "and noise."
+        else "Test cards are drawn by the audit and are no records; they go through the same model, loss, "
+        "clip and noise."
     )
     return Drawing(
         section="rebuilt", title=title, caption=f"By {_pictured(target)[0].method}. {source}", svg=drawn

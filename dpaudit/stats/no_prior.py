@@ -2,8 +2,8 @@
 
 Such an adversary's best reconstruction of a record x from one step with noise multiplier sigma is
 N(x, sigma^2 |x|^2 I), whatever the model (Riess et al. 2024, arXiv:2402.12861; first as Ziller et al.). Its
-mean squared error is sigma^2 |x|^2 / N times a chi-square of N degrees, for N values in a record. Whoever knows
-anything of the data beforehand, be it that pixels lie between black and white, is not bound by it.
+mean squared error is sigma^2 |x|^2 / N times a chi-square of N degrees, for N values in a record. Whoever
+knows anything of the data beforehand, be it that pixels lie between black and white, is not bound by it.
 """
 
 from __future__ import annotations
