@@ -147,7 +147,7 @@ def single(canaries: Canaries, seed: int) -> str:
 INTRODUCTION = """## Gradient inversion
 
 One update of the first step, as the real optimizer releases it, on a batch of the client's records alone.
-Means over records with 95 % intervals; "others" compares the same pictures with other records than their own.
+Means over records with 95 % intervals; "others" compares the same pictures with those of another update.
 All attacks of one row took the seconds of that row together."""
 BESIDE = """### Beside the bound without a prior
 

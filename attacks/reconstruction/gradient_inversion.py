@@ -61,8 +61,8 @@ class GradientInversion:
         return replace(self, show_records=True)
 
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> GradientInversionSession:
-        """Wait for the step."""
-        return GradientInversionSession(self, rng)
+        """Wait for the step, with a stream of its own: other attacks draw what they drew without it."""
+        return GradientInversionSession(self, rng.spawn(1)[0])
 
 
 class GradientInversionSession:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -177,7 +178,7 @@ def rebuilt(search: Search, updates: Sequence[Updates]) -> Iterator[Rebuilt]:
             subject=each.subject.name,
             real=each.subject.real,
             batch=search.batch,
-            scores=tuple(_scores(search, each, records, method)),
+            scores=tuple(_scores(search, each, candidates, method)),
             source=search.source,
             access=search.access,
             panels=_panels(search, each, records),
@@ -191,44 +192,60 @@ def _in_order(candidates: RowArray, x: RowArray) -> RowArray:
     return np.concatenate(each)
 
 
-def _scores(search: Search, updates: Updates, records: RowArray, method: str) -> Iterator[Score]:
-    subject = updates.subject
-    inside = np.clip(np.nan_to_num(records), search.low, search.high)
-    bound = None
-    if updates.noise:
-        norms = np.linalg.norm(subject.x.reshape(len(subject.x), -1).astype(np.float64), axis=1)
-        size, sigma = math.prod(search.matcher.shape), updates.noise
-        bound = float(expected_psnr(norms, size, noise_multiplier=sigma, span=search.span).mean())
+def _scores(search: Search, updates: Updates, candidates: RowArray, method: str) -> Iterator[Score]:
+    subject, records = updates.subject, _in_order(candidates, updates.subject.x)
+    inside, chance = _inside(search, records), _by_chance(search, candidates, subject.x)
     if search.picture:
-        shown, wanted = search.pictures(inside), search.pictures(subject.x)
-        blind = float(likeness.ssim(shown, _others(wanted), search.span).mean())
-        values = likeness.ssim(shown, wanted, search.span)
-        yield likeness.summed_up("ssim", values, blind=blind, low=-1.0, high=1.0)
+        values = likeness.ssim(search.pictures(inside), search.pictures(subject.x), search.span)
+        other = likeness.ssim(*map(search.pictures, chance), search.span).mean() if chance else None
+        yield likeness.summed_up("ssim", values, blind=_float(other), low=-1.0, high=1.0)
         yield likeness.share("rebuilt", values >= REBUILT)
-    blind = float(likeness.psnr(inside, _others(subject.x), search.span).mean())
-    yield likeness.summed_up("psnr", likeness.psnr(inside, subject.x, search.span), blind=blind)
+    other = likeness.psnr(*chance, search.span).mean() if chance else None
+    yield likeness.summed_up("psnr", likeness.psnr(inside, subject.x, search.span), blind=_float(other))
     if method == READ_OFF:
         # The one method without a prior: what it reads, before anything is cut to the box of values.
         raw = likeness.psnr(np.nan_to_num(records), subject.x, search.span)
-        yield likeness.summed_up("psnr, no box", raw, bound=bound)
+        yield likeness.summed_up("psnr, no box", raw, bound=_bound(search, updates))
     ours, theirs = (search.matcher.features(each) for each in (inside, subject.x))
     apart = np.square(ours[:, None] - theirs[None]).sum(axis=2)
-    yield likeness.share("features", apart.argmin(axis=1) == np.arange(len(ours)), blind=1 / len(ours))
+    single = search.batch == 1
+    hits = apart.argmin(axis=1) == np.arange(len(ours))
+    yield likeness.share("features", hits, blind=1 / len(ours) if single else None)
     if method == ANGLE:
         guessed = search.labels_of(updates).sum(axis=1)
         right = subject.labels.reshape(len(guessed), -1, search.matcher.classes).sum(axis=1)
         shares = np.minimum(guessed, right).sum(axis=1).astype(np.float64) / search.batch
-        whole = search.batch == 1
-        yield (
-            likeness.share("labels", shares == 1)
-            if whole
-            else likeness.summed_up("labels", shares, low=0.0, high=1.0)
-        )
+        counted = likeness.summed_up("labels", shares, low=0.0, high=1.0)
+        yield likeness.share("labels", shares == 1) if single else counted
 
 
-def _others(x: RowArray) -> RowArray:
-    """Another record in the place of each."""
-    return np.roll(x, 1, axis=0)
+def _inside(search: Search, records: RowArray) -> RowArray:
+    """Cut to the values that a record can have."""
+    return np.clip(np.nan_to_num(records), search.low, search.high)
+
+
+def _by_chance(search: Search, candidates: RowArray, x: RowArray) -> tuple[RowArray, RowArray] | None:
+    """The same candidates in the order of the records of another update, and these; None for one update.
+
+    Put in order as for their own: to choose the nearest of several helps, whatever they are.
+    """
+    if len(candidates) < 2:
+        return None
+    others = np.roll(x, search.batch, axis=0)
+    return _inside(search, _in_order(candidates, others)), others
+
+
+def _bound(search: Search, updates: Updates) -> float | None:
+    """Mean PSNR that the noise of the step leaves to expect without a prior; None without noise."""
+    if not updates.noise:
+        return None
+    x = updates.subject.x.reshape(len(updates.subject.x), -1).astype(np.float64)
+    norms, size = np.linalg.norm(x, axis=1), math.prod(search.matcher.shape)
+    return float(expected_psnr(norms, size, noise_multiplier=updates.noise, span=search.span).mean())
+
+
+def _float(value: np.floating[Any] | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _panels(search: Search, updates: Updates, records: RowArray) -> tuple[Panel, ...]:
