@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -197,11 +196,14 @@ def _scores(search: Search, updates: Updates, candidates: RowArray, method: str)
     inside, chance = _inside(search, records), _by_chance(search, candidates, subject.x)
     if search.picture:
         values = likeness.ssim(search.pictures(inside), search.pictures(subject.x), search.span)
-        other = likeness.ssim(*map(search.pictures, chance), search.span).mean() if chance else None
-        yield likeness.summed_up("ssim", values, blind=_float(other), low=-1.0, high=1.0)
+        blind = None
+        if chance is not None:
+            theirs, others = (search.pictures(each) for each in chance)
+            blind = float(likeness.ssim(theirs, others, search.span).mean())
+        yield likeness.summed_up("ssim", values, blind=blind, low=-1.0, high=1.0)
         yield likeness.share("rebuilt", values >= REBUILT)
-    other = likeness.psnr(*chance, search.span).mean() if chance else None
-    yield likeness.summed_up("psnr", likeness.psnr(inside, subject.x, search.span), blind=_float(other))
+    blind = None if chance is None else float(likeness.psnr(*chance, search.span).mean())
+    yield likeness.summed_up("psnr", likeness.psnr(inside, subject.x, search.span), blind=blind)
     if method == READ_OFF:
         # The one method without a prior: what it reads, before anything is cut to the box of values.
         raw = likeness.psnr(np.nan_to_num(records), subject.x, search.span)
@@ -242,10 +244,6 @@ def _bound(search: Search, updates: Updates) -> float | None:
     x = updates.subject.x.reshape(len(updates.subject.x), -1).astype(np.float64)
     norms, size = np.linalg.norm(x, axis=1), math.prod(search.matcher.shape)
     return float(expected_psnr(norms, size, noise_multiplier=updates.noise, span=search.span).mean())
-
-
-def _float(value: np.floating[Any] | None) -> float | None:
-    return None if value is None else float(value)
 
 
 def _panels(search: Search, updates: Updates, records: RowArray) -> tuple[Panel, ...]:
