@@ -24,6 +24,7 @@ from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.prospects import TWICE, Prospect
 from dpaudit.protocols import ModelAttack
 from dpaudit.recovery import tests_of
+from dpaudit.riding import Describes
 from dpaudit.stats import clusters, evalues, known_null, noise, one_run, power, reconstruction
 from dpaudit.stats.family import Family, GaussianFamily
 from dpaudit.stats.multiplicity import split
@@ -103,6 +104,9 @@ def _opacus_ledger(options: dict[str, Any], records: int) -> Ledger:
 def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, float]) -> Iterator[Prospect]:
     claim = planned.claim
     for name, attack in attacks_of(plan).items():
+        if isinstance(attack, Describes):
+            yield Prospect(name=name, observations="-", alpha=0.0, note="it describes, and tests no claim")
+            continue
         if isinstance(attack, LineUp) or (hasattr(attack, "sizes") and claim.ledger):
             yield from _guessing(attack, claim, shares)
             continue
