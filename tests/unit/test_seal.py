@@ -132,6 +132,7 @@ def test_a_stranger_cannot_sign_it_anew(folder, keys):
 
 
 def test_an_envelope_with_a_second_signature_or_other_layout_is_refused(folder, keys):
+    (folder / "signoff-01.dsse.json").unlink()
     file = folder / SEAL_NAME
     document = json.loads(file.read_text())
     other = {"keyid": "0" * 64, "sig": document["signatures"][0]["sig"]}
