@@ -78,6 +78,7 @@ def run(
     overrides += [f"compute.{key}={value}" for key, value in given.items() if value is not None]
     audit_plan, text = read(plan, overrides)
     folder = out or _OUT / (plan.stem if plan else "default")
+    from dpaudit.policy import find_policy
     from dpaudit.progress import follow
     from dpaudit.run import Job
     from dpaudit.run import run as run_events
@@ -88,6 +89,7 @@ def run(
         plan_folder=(plan.parent if plan else Path.cwd()).resolve(),
         out=folder,
         command=shlex.join(["dpaudit", *sys.argv[1:]]),
+        policy_sha256=find_policy(Path.cwd()).sha256,
     )
     try:
         follow(run_events(job), quiet=quiet or as_json)

@@ -6,8 +6,9 @@ import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,12 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """Thresholds and waivers. Empty: the verdict alone decides."""
+    """Thresholds and waivers. Empty: the verdict alone decides. `sha256` is of the file's text."""
 
     thresholds: tuple[Threshold, ...] = ()
     waivers: tuple[Waiver, ...] = ()
     file: str = ""
+    sha256: str = field(default="", compare=False)
 
 
 def find_policy(folder: Path) -> Policy:
@@ -121,7 +123,12 @@ def parse_policy(text: str, file: Path) -> Policy:
     waivers = [_waiver(entry, at("waivers", str(index))) for index, entry in enumerate(entries)]
     for waiver in waivers:
         _refuse_useless(waiver, thresholds)
-    return Policy(thresholds=tuple(thresholds), waivers=tuple(waivers), file=str(file))
+    return Policy(
+        thresholds=tuple(thresholds),
+        waivers=tuple(waivers),
+        file=str(file),
+        sha256=sha256(text.encode()).hexdigest(),
+    )
 
 
 def _read(file: Path) -> str:

@@ -143,8 +143,13 @@ def record_predicate(record: AuditRecord, preparer: Person) -> dict[str, Any]:
         "data_sha256": source.data_sha256,
         "code_sha256": source.code_sha256,
         "canary_commitment": source.canary_commitment,
+        "committed": source.committed,
+        "policy_sha256": source.policy_sha256,
+        "lock_sha256": source.lock_sha256,
         "weights_sha256": {t.name: t.weights_sha256 for t in record.targets if t.weights_sha256},
         "trials": {state: states.count(state) for state in sorted(set(states))},
+        "retried": sum(trial.attempts > 1 for trial in record.trials),
+        "excluded": len(source.excluded),
         "prepared_by": {"name": preparer.name, "role": preparer.role},
         "signed": now(),
     }
