@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpaudit import __version__, bound_cli, ledger_cli, mechanism_cli, seal_cli, trace_cli
+from dpaudit import __version__, bound_cli, ledger_cli, mechanism_cli, records_cli, seal_cli, trace_cli
 from dpaudit.errors import DpauditError, Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ ledger_cli.register(app)
 trace_cli.register(app)
 mechanism_cli.register(app)
 seal_cli.register(app)
+records_cli.register(app)
 
 RecordArgument = Annotated[Path, typer.Argument(help="Folder of the record, or its record.json.")]
 _OUT = Path("audits")
