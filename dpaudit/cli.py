@@ -5,16 +5,22 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from dpaudit import __version__, bound_cli, ledger_cli, mechanism_cli, records_cli, seal_cli, trace_cli
+from dpaudit import (
+    __version__,
+    bound_cli,
+    gate_cli,
+    ledger_cli,
+    mechanism_cli,
+    records_cli,
+    seal_cli,
+    trace_cli,
+)
 from dpaudit.errors import DpauditError, Interrupted, UsageError
-
-if TYPE_CHECKING:
-    from dpaudit.policy import Policy
-    from dpaudit.record import AuditRecord
+from dpaudit.gate_cli import policy_of
 
 app = typer.Typer(
     help="Check a claimed (epsilon, delta) before release: train, attack, measure, judge, report.",
@@ -26,6 +32,7 @@ app = typer.Typer(
 )
 
 bound_cli.register(app)
+gate_cli.register(app)
 ledger_cli.register(app)
 trace_cli.register(app)
 mechanism_cli.register(app)
@@ -102,17 +109,6 @@ def run(
 
 
 @app.command()
-def gate(
-    record: RecordArgument,
-    policy: Annotated[Path | None, typer.Option(help="TOML file with a [gate] table.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
-    """Judge a record by a policy; the exit code says how it went. Needs no GPU and no training."""
-    raise typer.Exit(_gate(record, policy, junit, as_json))
-
-
-@app.command()
 def report(
     record: RecordArgument,
     out: Annotated[Path | None, typer.Option("--out", help="Where to write the page.")] = None,
@@ -150,7 +146,7 @@ def _write_reports(record_path: Path, out: Path | None = None) -> Path:
     record = load(record_path)
     folder = record_path if record_path.is_dir() else record_path.parent
     target = out or folder / "report.html"
-    write_atomic(target, html.render(record, evaluate(record, _policy(record, None))).encode())
+    write_atomic(target, html.render(record, evaluate(record, policy_of(record, None))).encode())
     return target
 
 
@@ -171,51 +167,13 @@ def _show(record_path: Path, *, quiet: bool, as_json: bool) -> None:
             typer.echo(f"Report: {page}")
 
 
-def _gate(record_path: Path, policy_file: Path | None, junit_file: Path | None, as_json: bool) -> int:
-    """Evaluate the policy, print the gates, write what was asked for; returns the exit code."""
-    import os
-
-    from rich.console import Console
-
-    from dpaudit.gate import evaluate
-    from dpaudit.record import load
-    from dpaudit.reports import jsonview, junit, markdown, text
-    from dpaudit.store import write_atomic
-
-    record = load(record_path)
-    result = evaluate(record, _policy(record, policy_file))
-    if junit_file is not None:
-        write_atomic(junit_file, junit.render(record, result).encode())
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(markdown.render(record, result))
-    if as_json:
-        typer.echo(jsonview.render(record, result), nl=False)
-    else:
-        text.print_summary(record, Console(), result)
-    return result.exit_code
-
-
-def _policy(record: AuditRecord, file: Path | None) -> Policy:
-    """The policy named, else that of the current folder, else the [gate] table of the record's own plan."""
-    from dpaudit.policy import find_policy, load_policy, parse_policy
-
-    if file is not None:
-        return load_policy(file)
-    here = find_policy(Path.cwd())
-    if here.thresholds or not record.plan.get("gate"):
-        return here
-    return parse_policy(record.plan_toml, Path("plan.toml"))
-
-
 def _exit_code(record_path: Path) -> int:
     """Exit code of a record under the policy that applies here."""
     from dpaudit.gate import evaluate
     from dpaudit.record import load
 
     record = load(record_path)
-    return evaluate(record, _policy(record, None)).exit_code
+    return evaluate(record, policy_of(record, None)).exit_code
 
 
 def main() -> None:

@@ -220,6 +220,7 @@ class GateResult:
         exit_code: 0 pass, 1 failed or refuted, 3 inconclusive, 4 trials lost.
         policy: the file the limits came from; empty when only the verdict was asked.
         date: the day at which waivers were judged, ISO 8601.
+        profile: the part of the policy that was asked for.
     """
 
     status: GateStatus
@@ -228,6 +229,7 @@ class GateResult:
     rows: tuple[GateRow, ...]
     policy: str = ""
     date: str = ""
+    profile: str = ""
 
 
 _ADAPTER: TypeAdapter[AuditRecord] = TypeAdapter(AuditRecord)

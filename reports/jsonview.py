@@ -53,6 +53,7 @@ def _gate(gate: GateResult) -> dict[str, Any]:
         "reason": gate.reason,
         "policy": gate.policy,
         "date": gate.date,
+        "profile": gate.profile,
         "rows": [
             {
                 "metric": row.metric,

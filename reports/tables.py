@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+from dpaudit.baseline import PREFIX
 from dpaudit.estimate import Rate
 from dpaudit.record import AuditRecord, GateResult, Provenance
 from dpaudit.reports import numbers, words
@@ -32,6 +33,8 @@ class Table:
 
 def metric_name(name: str) -> str:
     """The name of a metric in words."""
+    if name.startswith(PREFIX):
+        return f"{metric_name(name.removeprefix(PREFIX))} against the baseline"
     if name.startswith("tpr_at_fpr_"):
         try:
             return f"TPR at {float(name.removeprefix('tpr_at_fpr_')) * 100:g} % FPR"
@@ -106,7 +109,8 @@ def gates(result: GateResult) -> Table:
 
 def gate_number(metric: str, value: float | None, bound: str) -> str:
     """A measured value or a limit of a gate, in the unit of its metric."""
-    if metric in ("verdict", "control") or metric.startswith("epsilon"):
+    metric = metric.removeprefix(PREFIX)
+    if metric in ("verdict", "control", "ceiling", "detectable") or metric.startswith("epsilon"):
         return numbers.epsilon(value, end=bound)
     return numbers.rate(metric, value, end=bound)
 
