@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,14 +118,17 @@ def _lower(record: AuditRecord, before: Baseline | None, file: Path) -> None:
 def _write(record: AuditRecord, result: GateResult, file: str, wanted: dict[str, Path | None]) -> None:
     """Write what was asked for; a step summary is appended to."""
     from dpaudit.reports import junit, markdown, sarif
-    from dpaudit.store import write_atomic
 
-    if path := wanted["junit"]:
-        write_atomic(path, junit.render(record, result).encode())
-    if path := wanted["sarif"]:
-        write_atomic(path, sarif.render(record, result, file).encode())
-    if path := wanted["markdown"]:
-        write_atomic(path, markdown.render(record, result).encode())
+    renderers: dict[str, Callable[[], str]] = {
+        "junit": lambda: junit.render(record, result),
+        "sarif": lambda: sarif.render(record, result, file),
+        "markdown": lambda: markdown.render(record, result),
+    }
+    for name, path in wanted.items():
+        if path is not None:
+            from dpaudit.store import write_atomic  # brings numpy, which a bare verdict does without
+
+            write_atomic(path, renderers[name]().encode())
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(summary).open("a", encoding="utf-8") as stream:
             stream.write(markdown.render(record, result))
