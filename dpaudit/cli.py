@@ -1,7 +1,8 @@
-"""The command line: `dpaudit init`, `run`, `gate`, `report`, `show`."""
+"""The command line: `dpaudit init`, `run`, `report`, `show`, `schema`; other commands register here."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from dpaudit import (
     seal_cli,
     trace_cli,
 )
+from dpaudit.claim_cli import AsJson
 from dpaudit.errors import DpauditError, Interrupted, UsageError
 from dpaudit.gate_cli import policy_of
 
@@ -56,6 +58,7 @@ def _root(
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write the plan.")] = Path("dpaudit-plan.toml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the default plan, to be edited."""
     from dpaudit.plan import default_toml
@@ -64,7 +67,8 @@ def init(
     if path.exists() and not force:
         raise UsageError(f"Expected no file at {path}, found one. Choose another name, or use --force.")
     write_atomic(path, default_toml().encode())
-    typer.echo(f"Wrote {path}. Edit it, then: dpaudit run {path}")
+    said = f"Wrote {path}. Edit it, then: dpaudit run {path}"
+    typer.echo(json.dumps({"plan": str(path)}) if as_json else said)
 
 
 @app.command()
@@ -112,15 +116,17 @@ def run(
 def report(
     record: RecordArgument,
     out: Annotated[Path | None, typer.Option("--out", help="Where to write the page.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the HTML report of a record again."""
     path = _write_reports(record, out)
-    typer.echo(f"Report: {path}")
+    typer.echo(json.dumps({"report": str(path)}) if as_json else f"Report: {path}")
 
 
 @app.command()
 def show(
-    record: RecordArgument, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+    record: RecordArgument,
+    as_json: AsJson = False,
 ) -> None:
     """Print the verdict table of a record."""
     _show(record, quiet=False, as_json=as_json)
@@ -129,8 +135,6 @@ def show(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of record.json."""
-    import json
-
     from dpaudit.record import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=1, sort_keys=True))

@@ -1,4 +1,4 @@
-"""The pages on CI and evidence, and the action: what they tell to type runs, offline, and does what is said."""
+"""The pages on CI and evidence, and the action: what they tell to type runs and does what is said."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dpaudit.errors import UsageError
@@ -18,33 +19,24 @@ from dpaudit.verdict import Status, Verdict
 from tests.sample_record import quiet_record, sample_record, with_target
 
 ROOT = Path(__file__).parents[2]
-FUNCTIONS = """
-import numpy as np
-import pytest
-from dpaudit.mechanism import Settings
+CLAIM = {
+    "epsilon": 1,
+    "domain": "list(float(0, 10))",
+}
+
 
 def good(data, rng):
     return len(data) + int(rng.geometric(1 - np.exp(-1))) - int(rng.geometric(1 - np.exp(-1)))
 
+
 def bad(data, rng):
     return float(len(data))
+
 
 def mute(data, rng):
     return None
 
-QUICK = Settings(samples=4000, examples=12, seconds=3.0)
-CLAIM = dict(epsilon=1, domain="list(float(0, 10))", settings=QUICK)
 
-def test_good(assert_private):
-    assert_private(good, **CLAIM)
-
-def test_bad(assert_private):
-    assert_private(bad, **CLAIM)
-
-def test_mute(assert_private):
-    assert_private(mute, **CLAIM)
-
-"""
 RECORDS = """
 import pytest
 
@@ -74,7 +66,6 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    (tmp_path / "test_functions.py").write_text(FUNCTIONS)
     (tmp_path / "test_records.py").write_text(RECORDS)
     for name in ("one", "two"):
         (tmp_path / "rc" / name).mkdir(parents=True)
@@ -83,21 +74,44 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def test_what_holds_passes_and_what_does_not_fails_with_two_lines(folder):
-    done = run(folder, "--privacy-out=found", "--tb=short")
-    assert "3 failed, 4 passed" in done.stdout, done.stdout + done.stderr
+def quick(**changes):
+    from dpaudit.mechanism import Settings
+
+    return {**CLAIM, "settings": Settings(samples=4000, examples=12, seconds=3.0), **changes}
+
+
+def test_a_function_that_keeps_its_claim_passes():
+    check = AssertPrivate()
+    assert check(good, **quick()).verdict.status is Status.NOT_REFUTED
+    assert [found.status for found in check.found] == ["NOT REFUTED"]
+    assert json.loads(check.document())[0]["subject"] == "good"
+
+
+@pytest.mark.parametrize(
+    ("function", "first", "second"),
+    [
+        (bad, "REFUTED: bad: epsilon is at least", "1-DP is claimed; the ceiling was"),
+        (mute, "INCONCLUSIVE: mute: It put out the same", "1-DP is claimed; the ceiling"),
+    ],
+)
+def test_what_is_refuted_or_mute_fails_with_two_lines(function, first, second):
+    with pytest.raises(AssertionError) as caught:
+        AssertPrivate()(function, **quick())
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(first) and lines[1].startswith(second)
+
+
+def test_a_test_of_records_fails_with_two_lines_and_tells_all(folder):
+    done = run(folder, "test_records.py", "--privacy-out=found", "--tb=short")
+    assert "1 failed, 3 passed" in done.stdout, done.stdout + done.stderr
     lines = [line[4:] for line in done.stdout.splitlines() if line.startswith("E   ")]
-    assert len(lines) == 6
-    assert lines[0].startswith("AssertionError: REFUTED: bad: epsilon is at least")
-    assert "the ceiling was" in lines[1] and "1-DP is claimed" in lines[1]
-    assert lines[2].startswith("AssertionError: INCONCLUSIVE: mute") and "ceiling" in lines[3]
-    assert lines[4].startswith("AssertionError: FAIL: Digits") and "gate ends with 1" in lines[5]
+    assert len(lines) == 2 and lines[0].startswith("AssertionError: FAIL: Digits")
+    assert "gate ends with 1; the ceiling was unbounded" in lines[1]
     summary = done.stdout.partition("= privacy =")[2]
-    assert "NOT REFUTED: good" in summary and "INCONCLUSIVE: mute" in summary
-    files = {path.name: json.loads(path.read_text()) for path in (folder / "found").iterdir()}
-    assert len(files) == 5 and {rows[0]["status"] for rows in files.values()} == {
-        "REFUTED", "NOT REFUTED", "INCONCLUSIVE", "PASS", "FAIL",
-    }  # fmt: skip
+    assert "PASS: Digits" in summary and "FAIL: Digits" in summary
+    files = [json.loads(path.read_text())[0]["status"] for path in (folder / "found").iterdir()]
+    assert sorted(files) == ["FAIL", "PASS"]
 
 
 def test_tests_are_skipped_or_judged_by_what_is_asked_for(folder):
