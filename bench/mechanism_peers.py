@@ -279,9 +279,11 @@ def space(outputs: np.ndarray, size: int, rng: np.random.Generator) -> list[Even
 
 def column_events(column: np.ndarray, size: int) -> list[tuple[bool, float]]:
     """Atoms where a column has few values; else half-lines that end in its densest 70 %."""
+    # The original knows no outputs that are missing: of a list that ended early they are left out.
+    column = column[np.isfinite(column)]
     distinct = np.unique(column)
     if len(distinct) < FEW * size:
-        return [(True, float(value)) for value in distinct]
+        return [(True, float(value)) for value in distinct] or [(False, math.inf)]
     ordered = np.sort(column)
     span = int(DENSEST * len(ordered))
     start = int(np.nanargmin(ordered[span:] - ordered[: len(ordered) - span]))

@@ -102,11 +102,11 @@ CASES = (
     Case(name="free-gap-svt", rounded=True),
     Case(name="noisy-hist-2", samples=2_000_000, sound=False, rounded=True, least=9.0, reached=4.602),
     Case(name="noisy-max-3", samples=5_000_000, sound=False, rounded=True, least=0.225, reached=0.2488),
-    Case(name="noisy-max-4", sound=False, rounded=True),
-    Case(name="svt-3", samples=2_000_000, sound=False, rounded=True, least=0.1822, reached=0.1822),
+    Case(name="noisy-max-4", samples=3_000_000, sound=False, rounded=True),
+    Case(name="svt-3", samples=30_000_000, sound=False, rounded=True, least=0.1822, reached=0.1822),
     Case(name="svt-4", samples=6_000_000, sound=False, least=0.15, reached=0.1696),
-    Case(name="svt-5", samples=2_000_000, sound=False, least=9.0, reached=1.761),
-    Case(name="svt-6", sound=False),
+    Case(name="svt-5", samples=5_000_000, sound=False, least=9.0, reached=1.761),
+    Case(name="svt-6", samples=3_000_000, sound=False),
     Case(
         name="svt-34-parallel",
         samples=2_000_000,
@@ -119,9 +119,9 @@ CASES = (
     Case(name="partial-sum", sound=False, rounded=True),
     Case(name="gap-svt", samples=2_000_000, sound=False, rounded=True),
     Case(name="mean-1", samples=200_000, sound=False, rounded=True),
-    Case(name="mean-2", samples=200_000, sound=False, rounded=True),
+    Case(name="mean-2", samples=2_000_000, sound=False, rounded=True),
     Case(name="gradient-step-batch-clip", samples=200_000, sound=False, rounded=True),
-    Case(name="laplace", samples=20_000, sound=False, floats=True, least=4.0, reached=0.2521),
+    Case(name="laplace", samples=40_000, sound=False, floats=True, least=4.0, reached=0.2521),
 )
 """Floats are released as they are in the last one alone, whose low bits tell."""
 

@@ -187,5 +187,9 @@ def main() -> None:
     except DpauditError as error:
         typer.echo(f"dpaudit: {error}", err=True)
         sys.exit(error.exit_code)
+    except SystemExit as ended:
+        if ended.code == Interrupted.exit_code:
+            typer.echo("dpaudit: Interrupted.", err=True)
+        raise
     except BrokenPipeError:
         sys.exit(0)

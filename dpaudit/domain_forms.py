@@ -168,7 +168,18 @@ ELEMENTS: Mapping[str, Callable[..., Element[Any]]] = {
 
 def _sizes(min_size: object, max_size: object) -> dict[str, int]:
     most = whole("max_size", max_size, 1)
-    return {"min_size": whole("min_size", min_size, 0, most - 1), "max_size": most}
+    return {"min_size": whole("min_size", min_size, 0, most), "max_size": most}
+
+
+def _between(wanted: Wanted, sizes: Mapping[str, int]) -> Adjacency:
+    """As wanted; else add-remove, or replace-one where every data set has the same size."""
+    fixed = sizes["min_size"] == sizes["max_size"]
+    if fixed and wanted.adjacency is Adjacency.ADD_REMOVE:
+        raise UsageError(
+            f"Expected data sets of more than one size to add a record, found min_size={sizes['min_size']} "
+            f"and max_size={sizes['max_size']}. Widen the sizes, or use the adjacency replace-one."
+        )
+    return wanted.adjacency or (Adjacency.REPLACE_ONE if fixed else Adjacency.ADD_REMOVE)
 
 
 def _rows_of(
@@ -179,7 +190,7 @@ def _rows_of(
     summary: str,
 ) -> Built:
     """Data sets of records, of which one differs, in whatever form `convert` gives them."""
-    adjacency = wanted.adjacency or Adjacency.ADD_REMOVE
+    adjacency = _between(wanted, sizes)
     kept = wanted.of(one)
     pairs: SearchStrategy[Neighbours[Any]] = neighbouring_lists(kept, adjacency=adjacency, **sizes)
     patterns: tuple[Neighbours[Any], ...] = list_patterns(kept, adjacency, **sizes)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_LISTED = 24
+"""Names that one line may list."""
+
 
 class DpauditError(Exception):
     """Base of every error that is shown to the user as one line and ends with `exit_code`."""
@@ -29,7 +32,7 @@ class Interrupted(DpauditError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `, did you mean 'x'?` for the nearest of `known`, or the list of what is known.
+    """Return `did you mean 'x'?` for the nearest of `known`, or the list of what is known, shortened.
 
     Args:
         name: what was written.
@@ -39,4 +42,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, options, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(options)}."
+    more = f", and {len(options) - _LISTED} more" if len(options) > _LISTED else ""
+    return f"known: {', '.join(options[:_LISTED])}{more}."

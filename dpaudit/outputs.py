@@ -60,6 +60,13 @@ class Outputs:
             total = total + np.where(column == 0, np.uint64(0), _scattered(column ^ _place(path)))
         return _scattered(total)
 
+    @cached_property
+    def plain(self) -> FloatArray:
+        """(n, k) numbers that outputs consist of, less those that were only read of a text."""
+        if not any(read_off(path) for path in self.paths):
+            return self.numbers
+        return self.numbers[:, [j for j, path in enumerate(self.paths) if not read_off(path)]]
+
     def rows(self, where: slice) -> Outputs:
         """Some of the outputs."""
         return Outputs(
@@ -108,6 +115,11 @@ class Outputs:
 def text_hash(text: str) -> int:
     """64 bits of a text, the same in every process."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def read_off(path: str) -> bool:
+    """Whether a number is no part of an output but read off one, such as the length of a text."""
+    return "#" in path.rpartition("]")[2]
 
 
 def bits(numbers: FloatArray) -> HashArray:

@@ -182,8 +182,8 @@ def resolve(kind: str, name: str, table: Mapping[str, str], *, path: Path | None
         UsageError: unknown name, no such module, no such object, or an import that raises.
     """
     names = known(kind, table)
-    if name not in names and ":" not in name:
-        raise UsageError(f"Expected a known {kind} or module:object, found {name!r}: {nearest(name, names)}")
+    if name not in names:
+        _check_spelling(kind, name, names)
     module_name, _, attribute = names.get(name, name).partition(":")
     if path is not None and str(path) not in sys.path:
         sys.path.insert(0, str(path))
@@ -199,6 +199,21 @@ def resolve(kind: str, name: str, table: Mapping[str, str], *, path: Path | None
             f"Expected {module_name} to have {attribute!r}, found none: {nearest(attribute, public(module))}"
         )
     return getattr(module, attribute)
+
+
+def _check_spelling(kind: str, name: str, names: Mapping[str, str]) -> None:
+    """Refuse what is no known name and no module:object, with the right spelling of what was meant."""
+    module, colon, attribute = name.partition(":")
+    found = f"Expected a known {kind} or module:object, found {name!r}"
+    if module.endswith(".py"):
+        meant = module.removesuffix(".py").replace("/", ".").lstrip(".")
+        raise UsageError(f"{found}. Name the module, not its file: {meant}:{attribute or 'object'}.")
+    if colon:
+        return
+    first, dot, last = name.rpartition(".")
+    if dot and first.replace(".", "").isidentifier() and last.isidentifier():
+        raise UsageError(f"{found}: did you mean '{first}:{last}'?")
+    raise UsageError(f"{found}: {nearest(name, names)}")
 
 
 def public(module: object) -> list[str]:

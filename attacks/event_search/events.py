@@ -10,7 +10,7 @@ import numpy as np
 from dpaudit.attacks.event_search.features import Feature
 from dpaudit.attacks.event_search.learned import LearnedScore
 from dpaudit.check import BoolArray
-from dpaudit.outputs import Outputs
+from dpaudit.outputs import Outputs, read_off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +47,12 @@ _YES_OR_NO = {
     "is infinite": ("is infinite", "is finite"),
     "negative zero": ("is -0.0", "is not -0.0"),
 }
+_PARTS = {"length": "the length", "types": "the types", "remainder": "the remainder by 2^32"}
+"""What is read of a text, a list or a large whole number beside itself."""
 
 
 def _words(feature: Feature, above: bool, sign: str, threshold: float) -> str:
-    name, place = feature.name, f"output{'.' if feature.path[:1].isalpha() else ''}{feature.path}"
+    name, place = feature.name, _place(feature.path)
     is_not = "is" if above else "is not"
     match name:
         case "number":
@@ -75,6 +77,17 @@ def _words(feature: Feature, above: bool, sign: str, threshold: float) -> str:
         case "ranked outputs":
             return f"the output is one of those that are {'likelier' if above else 'unlikelier'} there"
     return f"{name} of the output {sign} {threshold!r}"
+
+
+def _place(path: str) -> str:
+    """Where in an output a number or word is, for a reader."""
+    path, part = path.rsplit("#", 1) if read_off(path) else (path, "")
+    place = f"output{'.' if path[:1].isalpha() else ''}{path}"
+    if not part:
+        return place
+    return (
+        f"number {int(part) + 1} in {place}" if part.isdecimal() else f"{_PARTS.get(part, part)} of {place}"
+    )
 
 
 def _low_bit_words(place: str, above: bool, threshold: float) -> str:

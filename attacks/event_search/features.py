@@ -93,7 +93,7 @@ def low_bit(numbers: FloatArray) -> FloatArray:
 
 
 def _finite(outputs: Outputs) -> FloatArray:
-    return np.where(np.isfinite(outputs.numbers), outputs.numbers, 0.0)
+    return np.where(np.isfinite(outputs.plain), outputs.plain, 0.0)
 
 
 def _difference(outputs: Outputs, feature: Feature) -> FloatArray:
@@ -119,10 +119,10 @@ def _contrast(outputs: Outputs, feature: Feature) -> FloatArray:
 
 def _extreme(choose: Callable[..., FloatArray]) -> Callable[[Outputs, Feature], FloatArray]:
     def value(outputs: Outputs, feature: Feature) -> FloatArray:
-        if not outputs.numbers.shape[1]:
+        if not outputs.plain.shape[1]:
             return np.full(outputs.size, np.nan)
         with np.errstate(invalid="ignore"):
-            return np.asarray(choose(outputs.numbers, axis=1), dtype=np.float64)
+            return np.asarray(choose(outputs.plain, axis=1), dtype=np.float64)
 
     return value
 
@@ -169,7 +169,7 @@ FEATURES: Mapping[str, Callable[[Outputs, Feature], FloatArray]] = {
     "number": lambda outputs, feature: outputs.number(feature.path),
     "low bit": lambda outputs, feature: low_bit(outputs.number(feature.path)),
     "least low bit": lambda outputs, feature: _extreme(_fmin)(
-        replace(outputs, numbers=low_bit(outputs.numbers)), feature
+        replace(outputs, numbers=low_bit(outputs.plain), paths=()), feature
     ),
     "negative zero": lambda outputs, feature: (
         (outputs.number(feature.path) == 0) & np.signbit(outputs.number(feature.path))
@@ -192,10 +192,10 @@ FEATURES: Mapping[str, Callable[[Outputs, Feature], FloatArray]] = {
     "half contrast": _contrast,
     "difference": _difference,
     # What an output lacks is NaN in a table: only numbers that are there can be counted.
-    "count of numbers": lambda outputs, feature: (~np.isnan(outputs.numbers)).sum(axis=1).astype(np.float64),
-    "count of infinite": lambda outputs, feature: np.isinf(outputs.numbers).sum(axis=1).astype(np.float64),
+    "count of numbers": lambda outputs, feature: (~np.isnan(outputs.plain)).sum(axis=1).astype(np.float64),
+    "count of infinite": lambda outputs, feature: np.isinf(outputs.plain).sum(axis=1).astype(np.float64),
     "count of": lambda outputs, feature: (
-        (outputs.numbers == feature.constants[0]).sum(axis=1).astype(np.float64)
+        (outputs.plain == feature.constants[0]).sum(axis=1).astype(np.float64)
     ),
 }
 """All features by name."""

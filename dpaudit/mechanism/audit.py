@@ -173,7 +173,10 @@ def _confirmed(
 ) -> tuple[tuple[Confirmation, ...], tuple[str, ...], int]:
     """Search, then test the candidates in order until one refutes."""
     plan = budget(
-        affordable(each) if settings.samples is None else settings.samples, examples=settings.examples
+        affordable(each) if settings.samples is None else settings.samples,
+        examples=settings.examples,
+        # Each stands in the list in both directions.
+        patterns=sum(-(-len(domain.patterns) // 2) for domain in domains),
     )
     screen.size = plan.screen
     searched = search(

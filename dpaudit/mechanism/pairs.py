@@ -94,23 +94,23 @@ class Screen:
     closed: set[str] = field(default_factory=set)
     dropped: int = 0
 
-    def look(self, pair: Neighbours[Any]) -> Tried:
-        """What a few outputs say of a pair; the same answer whenever it is asked for."""
+    def look(self, pair: Neighbours[Any], size: int = 0) -> Tried:
+        """What a few outputs, `size` or `self.size`, say of a pair; the same whenever it is asked for."""
         text = text_of((pair.first, pair.second))
         if text not in self.tried:
-            self.tried[text] = self._look(Tried(pair=pair, text=text))
+            self.tried[text] = self._look(Tried(pair=pair, text=text), size or self.size)
         return self.tried[text]
 
     def knows(self, pair: Neighbours[Any]) -> bool:
         """Whether it was looked at before."""
         return text_of((pair.first, pair.second)) in self.tried
 
-    def _look(self, new: Tried) -> Tried:
+    def _look(self, new: Tried, size: int) -> Tried:
         start = time.monotonic()
-        probe = self.samples(new, 0, min(_FIRST, self.size))
+        probe = self.samples(new, 0, min(_FIRST, size))
         why = _same_failure(probe)
         if not (why and time.monotonic() - start > _SLOW):
-            probe = self.samples(new, 1, min(_PROBE, self.size))
+            probe = self.samples(new, 1, min(_PROBE, size))
             why = _same_failure(probe)
         if why:
             return replace(new, rejected=why)
@@ -119,11 +119,11 @@ class Screen:
             return replace(new, noted=checked)
         spent = time.monotonic() - start
         if spent <= _SLOW:
-            return self.rate(new, self.samples(new, 2, self.size))
+            return self.rate(new, self.samples(new, 2, size))
         new = replace(new, seconds=spent / (2 * (_FIRST + _PROBE)))
         rated = self.rate(new, probe)
         worth = rated.rated > self.guarantee.claimed
-        return self.rate(new, self.samples(new, 2, min(_ENOUGH, self.size))) if worth else rated
+        return self.rate(new, self.samples(new, 2, min(_ENOUGH, size))) if worth else rated
 
     def samples(self, of: Tried, stage: int, size: int) -> Samples:
         """Draw outputs on both data sets, under seeds that belong to the stage alone."""

@@ -99,7 +99,7 @@ def _patterns(
         if screen.knows(pair.swapped()):  # events are compared in both directions
             continue
         progress("trying pairs", i, budget.examples)
-        tried = screen.look(pair)
+        tried = screen.look(pair, budget.patterns)
         screen.patterns.add(tried.text)
         if tried.strong and quick:
             return tried
@@ -199,7 +199,9 @@ def narrowed(
         for tried in left[: each.pairs]:
             progress("choosing the event", done, total)
             last = each is budget.rounds[-1]
-            samples = screen.samples(tried, stage, tried.affordable(each.size, seconds / total))
+            # Fewer outputs than a pair was screened with would rate it anew by chance.
+            size = max(each.size, budget.patterns) if tried.text in screen.patterns else each.size
+            samples = screen.samples(tried, stage, tried.affordable(size, seconds / total))
             looked.append(screen.rate(tried, samples, learn=Learn.ALL if last else Learn.LINEAR))
             done += 1
         left = sorted(looked, key=order)

@@ -38,23 +38,23 @@ def neighbouring_lists(
         adjacency: ADD_REMOVE: the longer list has one record more, at any position.
             REPLACE_ONE: equal lengths, one record exchanged; for another one, if the domain has two.
         min_size: least length of the shorter list; 0 includes the empty data set.
-        max_size: greatest length of the longer list.
+        max_size: greatest length of the longer list; under REPLACE_ONE it may be `min_size`.
     """
-    in_range("max_size", max_size, min_size + 1, math.inf)
+    alone = adjacency is Adjacency.REPLACE_ONE
+    in_range("max_size", max_size, max(min_size, 1) if alone else min_size + 1, math.inf)
     one = element(elements)
-    shared = _records(one, min_size, max_size - 1)
+    shared = _records(one, max(min_size - 1, 0) if alone else min_size, max_size - 1)
 
     def pair(rest: list[S], from_end: int, new: S, other: S, swap: bool) -> Neighbours[list[S]]:
         index = len(rest) - from_end % (len(rest) + 1)
         longer = [*rest[:index], new, *rest[index:]]
-        replaced = adjacency is Adjacency.REPLACE_ONE
         other = one.another(new, other)
         made = Neighbours(
-            first=fresh([*rest[:index], other, *rest[index:]] if replaced else rest),
+            first=fresh([*rest[:index], other, *rest[index:]] if alone else rest),
             second=longer,
             index=index,
             adjacency=adjacency,
-            outside=not all(map(one.contains, [*longer, other] if replaced else longer)),
+            outside=not all(map(one.contains, [*longer, other] if alone else longer)),
         )
         return made.swapped() if swap else made
 

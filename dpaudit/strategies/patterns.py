@@ -24,7 +24,7 @@ def list_patterns(
     Args:
         one: the domain of one record. Without edges there are no patterns.
         adjacency: under REPLACE_ONE the record added is exchanged for an edge instead.
-        min_size: least length of the shorter list.
+        min_size: least length of the shorter list; what is shorter is filled up with the first edge.
         max_size: greatest length of the longer list.
 
     Returns:
@@ -40,8 +40,9 @@ def list_patterns(
     shared += [(repeated(low, 3), high, low)]
     shared += [(rest, low, odd) for odd in one.strange for rest in ([], [low, high])]
     pairs = []
-    for rest, other, new in shared:
-        if len(rest) + replaced < min_size or len(rest) >= max_size or (replaced and not differs(other, new)):
+    for part, other, new in shared:
+        rest = [*part, *repeated(low, min_size - replaced - len(part))]
+        if len(rest) >= max_size or (replaced and not differs(other, new)):
             continue
         pairs.append(
             Neighbours(

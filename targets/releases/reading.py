@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import ismodule
@@ -26,6 +27,10 @@ CLOSED = " (not looked into)"
 _DEEPEST = 6
 _LONGEST_TEXT = 200
 """Characters that are shown; all are compared."""
+_READ_TEXT = 2000
+_WRITTEN_NUMBERS = 8
+_WRITTEN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
+"""Of a text, so many characters are searched for so many numbers."""
 _EXACT_INTEGERS = 2**53
 
 
@@ -65,6 +70,20 @@ class _Leaves:
             self.words[path] = text
         else:
             self.dropped += 1
+
+    def text(self, path: str, text: str) -> None:
+        """A text that may say more than it should: itself, its length, and the numbers written in it."""
+        self.word(path, text)
+        self.number(f"{path}#length", float(len(text)))
+        for i, found in enumerate(islice(_WRITTEN.finditer(text[:_READ_TEXT]), _WRITTEN_NUMBERS)):
+            self.number(f"{path}#{i}", float(found[0]))
+
+    def raw(self, path: str, content: bytes) -> None:
+        """Bytes: their text in hexadecimal digits, their length, and the first of them."""
+        self.word(path, content.hex())
+        self.number(f"{path}#length", float(len(content)))
+        for i, byte in enumerate(content[:_WRITTEN_NUMBERS]):
+            self.number(f"{path}#{i}", float(byte))
 
 
 def read(outputs: Sequence[Any]) -> Outputs:
@@ -160,7 +179,7 @@ def _readable(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
     """See `_leaf`; raises what the value's own code raises."""
     if isinstance(value, Failure):
         if value.message:
-            leaves.word(f"{path}message", value.message)
+            leaves.text(f"{path}message", value.message)
         return value.label
     if value is None:
         return "None"
@@ -169,8 +188,11 @@ def _readable(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
         return "bool"
     if isinstance(value, numbers.Number):
         return _number(value, path, leaves)
-    if isinstance(value, (str, bytes)):
-        leaves.word(path, value if isinstance(value, str) else value.hex())
+    if isinstance(value, str):
+        leaves.text(path, value)
+        return type(value).__name__
+    if isinstance(value, (bytes, bytearray)):
+        leaves.raw(path, bytes(value))
         return type(value).__name__
     for fits, add in _COMPOSITES:
         if fits(value):
@@ -192,6 +214,8 @@ def _number(value: Any, path: str, leaves: _Leaves) -> str:
     leaves.number(path, number)
     if isinstance(value, numbers.Integral) and abs(int(value)) > _EXACT_INTEGERS:
         leaves.word(path, str(int(value)))
+        # A float has no room for the last digits, where some generators leave their traces.
+        leaves.number(f"{path}#remainder", float(int(value) % 2**32))
     return type(value).__name__
 
 
@@ -215,6 +239,8 @@ def _tensor(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
 
 def _sequence(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
     inner = [_leaf(item, f"{path}[{i}]", leaves, depth + 1) for i, item in enumerate(value)]
+    if len(set(inner)) > 1:
+        leaves.word(f"{path}#types", ", ".join(inner))
     return f"{type(value).__name__} of {len(inner)}" + _odd(inner)
 
 
@@ -229,6 +255,12 @@ def _odd(kinds: list[str]) -> str:
 
 
 def _mapping(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
+    # The order in which keys were set may be that of the data.
+    leaves.word(f"{path}.keys()", ", ".join(str(key) for key in value))
+    return _items(value, path, leaves, depth)
+
+
+def _items(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
     keys = sorted(value, key=lambda key: (str(type(key)), str(key)))
     kinds = [_leaf(value[key], f"{path}[{key!r}]", leaves, depth + 1) for key in keys]
     shown = ", ".join(str(key)[:40] for key in keys[:8]) + (", ..." if len(keys) > 8 else "")
@@ -246,7 +278,7 @@ def _frame(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
 
 def _fields(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
     data = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    return f"{type(value).__name__}: " + _mapping(data, path, leaves, depth)
+    return f"{type(value).__name__}: " + _items(data, path, leaves, depth)
 
 
 def _estimator(value: Any, path: str, leaves: _Leaves, depth: int) -> str:
@@ -281,7 +313,7 @@ _COMPOSITES: tuple[tuple[Callable[[Any], bool], Callable[[Any, str, _Leaves, int
     (lambda value: hasattr(value, "get_params") and hasattr(value, "__dict__"), _estimator),
     (
         lambda value: hasattr(value, "state_dict"),
-        lambda v, p, o, d: "model: " + _mapping(v.state_dict(), p, o, d),
+        lambda v, p, o, d: "model: " + _items(v.state_dict(), p, o, d),
     ),
-    (_plain_object, lambda v, p, o, d: f"{type(v).__name__}: " + _mapping(vars(v), p, o, d)),
+    (_plain_object, lambda v, p, o, d: f"{type(v).__name__}: " + _items(vars(v), p, o, d)),
 )

@@ -11,6 +11,7 @@ import signal
 import time
 from collections import deque
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
@@ -126,7 +127,13 @@ class WorkerDrawer:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._call, self.timeout), daemon=True)
-        process.start()
+        resource_tracker.ensure_running()  # which would lift the mask if it were started under it
+        # The child inherits this: Ctrl-C ends the audit, which ends it, and not its imports halfway.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         worker = _Worker(process=process, pipe=ours)
         self._workers.append(worker)
@@ -189,7 +196,6 @@ class WorkerDrawer:
 
 def _serve(pipe: Connection, call: Call, timeout: float) -> None:
     """Answer stretches until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe.send(_READY)
     while True:
         try:

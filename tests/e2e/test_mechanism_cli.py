@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,29 @@ def test_a_curve_may_be_claimed(folder: Path) -> None:
     assert json.loads(done.stdout)["claim"] == "0.5-GDP"
     again = dpaudit(folder, "--replay", "mu.json")
     assert again.returncode == 1, again.stderr
+
+
+@pytest.mark.slow
+def test_an_interruption_is_one_line(tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "from pathlib import Path\n"
+        "def release(data, rng):\n"
+        "    Path('called').touch()\n"
+        "    return len(data) + rng.laplace(0.0, 1.0)\n"
+    )
+    command = [sys.executable, "-m", "dpaudit", "mechanism", "slow:release", "--epsilon", "50"]
+    process = subprocess.Popen(
+        [*command, "--domain", "list(float(0, 1))", "--samples", "100000000", "--workers", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "called").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert (out.strip(), err.strip()) == ("", "dpaudit: Interrupted.")

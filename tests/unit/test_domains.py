@@ -282,7 +282,7 @@ ERRORS = [
     ("list(int(), max_size=3, max_size=4)", r"found 'max_size' twice"),
     ("list(int(), max_size=0)", r"Expected max_size=0 in \[1, 100000\]\. Choose"),
     ("list(int(), max_size=2.5)", r"Expected max_size to be a whole number, found 2\.5"),
-    ("list(int(), min_size=5, max_size=5)", r"Expected min_size=5 in \[0, 4\]"),
+    ("list(int(), min_size=6, max_size=5)", r"Expected min_size=6 in \[0, 5\]"),
     ("list(int(), min_size=True)", r"Expected min_size to be a whole number, found True"),
     ("list(float(2, 1))", r"Expected low=2\.0 in \[-inf, 1\.0\]\. Write the lower bound first"),
     ("list(float(nan, 1))", r"Expected low to be a number, found nan"),
@@ -471,3 +471,15 @@ def test_frames_are_frames_where_pandas_is_installed():
     pandas = pytest.importorskip("pandas")
     frame = parse('frame(age=int(0, 120), sex=category("f", "m"))').patterns[0].second
     assert isinstance(frame, pandas.DataFrame) and frame.shape == (1, 2)
+
+
+def test_data_sets_of_one_size_have_neighbours_that_replace_a_record():
+    text = "list(float(0, 10), min_size=4, max_size=4)"
+    domain = parse(text)
+    assert domain.adjacency is Adjacency.REPLACE_ONE
+    for pair in [*domain.patterns, find(domain.pairs, lambda _: True)]:
+        assert len(pair.first) == len(pair.second) == 4
+        assert sum(a != b for a, b in zip(pair.first, pair.second, strict=True)) <= 1 or pair.outside
+    assert domain.patterns
+    with pytest.raises(UsageError, match="Expected data sets of more than one size"):
+        parse(text, adjacency=Adjacency.ADD_REMOVE)

@@ -103,6 +103,9 @@ def tells_in_its_message(data, rng):
         (lambda data, rng: math.nan if len(data) > 2 else float(rng.normal()), "NaN"),
         (lambda data, rng: {"a": 1.0, "b": 2.0} if len(data) > 2 else {"a": float(rng.normal())}, ""),
         (lambda data, rng: ["x", "y"][: min(len(data), 2)], ""),
+        (lambda data, rng: "x" * (20 * len(data) + int(rng.integers(5))), "length"),
+        (lambda data, rng: f"mean of {sum(data) + rng.normal():.6f}", "output"),
+        (lambda data, rng: {"a": 0, "b": 0} if len(data) % 2 else {"b": 0, "a": 0}, "keys()"),
     ],
 )
 def test_odd_outputs_are_events(mechanism, event):

@@ -124,3 +124,19 @@ def test_the_tables_are_strings_so_that_naming_an_attack_imports_none():
     code = "import sys, dpaudit.registry; print([m for m in sys.modules if m.startswith('dpaudit.attacks')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("mine.release", "did you mean 'mine:release'"),
+        ("mine.py:release", "not its file: mine:release."),
+        ("./tools/mine.py", "not its file: tools.mine:object."),
+        ("lapalce", "did you mean 'laplace'"),
+        ("!", "and 28 more."),
+    ],
+)
+def test_the_right_spelling_of_a_wrong_name_is_shown(written, says):
+    with pytest.raises(UsageError, match="Expected a known mechanism or module:object") as error:
+        resolve("mechanism", written, MECHANISMS)
+    assert says in str(error.value)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 
 from dpaudit.errors import UsageError
-from dpaudit.outputs import joined
+from dpaudit.outputs import joined, read_off
 from dpaudit.targets.releases.calls import call_of, fresh
 from dpaudit.targets.releases.drawing import InlineDrawer, cost, pieces
 from dpaudit.targets.releases.randomness import Source, randomness
@@ -176,26 +176,38 @@ READ = [
     (Decimal("0.5"), "Decimal", {"": 0.5}, []),
     (1 + 2j, "complex", {".real": 1.0, ".imag": 2.0}, []),
     (np.complex64(1 + 2j), "complex64", {".real": 1.0, ".imag": 2.0}, []),
-    (2**70, "int", {"": float(2**70)}, [str(2**70)]),
-    (10**400, "int", {"": math.inf}, [str(10**400)[:200]]),
-    (-(10**400), "int", {"": -math.inf}, ["-1" + "0" * 198]),
+    (2**70, "int", {"": float(2**70), "#remainder": 0.0}, [str(2**70)]),
+    (10**400, "int", {"": math.inf, "#remainder": 0.0}, [str(10**400)[:200]]),
+    (-(10**400), "int", {"": -math.inf, "#remainder": 0.0}, ["-1" + "0" * 198]),
     (None, "None", {}, []),
-    ("yes", "str", {}, ["yes"]),
-    (b"\x01\xff", "bytes", {}, ["01ff"]),
-    ([1.0, "a"], "list of 2", {"[0]": 1.0}, ["a"]),
-    ((1.0, None), "tuple of 2 with None", {"[0]": 1.0}, []),
-    ({"b": 2.0, "a": [1.0]}, "dict of 2 (a, b) with list of 1", {"['a'][0]": 1.0, "['b']": 2.0}, []),
+    ("yes", "str", {"#length": 3.0}, ["yes"]),
+    ("from -1.5e3 to .5", "str", {"#length": 17.0, "#0": -1500.0, "#1": 0.5}, ["from -1.5e3 to .5"]),
+    (b"\x01\xff", "bytes", {"#length": 2.0, "#0": 1.0, "#1": 255.0}, ["01ff"]),
+    ([1.0, "a"], "list of 2", {"[0]": 1.0, "[1]#length": 1.0}, ["a", "float, str"]),
+    ((1.0, None), "tuple of 2 with None", {"[0]": 1.0}, ["float, None"]),
+    ({"b": 2.0, "a": [1.0]}, "dict of 2 (a, b) with list of 1", {"['a'][0]": 1.0, "['b']": 2.0}, ["b, a"]),
+    ({"a#1": 1.0}, "dict of 1 (a#1)", {"['a#1']": 1.0}, ["a#1"]),
     ({1.0, 2.0}, "set: list of 2", {"[0]": 1.0, "[1]": 2.0}, []),
     (np.array([[1.0, 2.0]]), "float64 (1, 2)", {"[0][0]": 1.0, "[0][1]": 2.0}, []),
     (np.array(3.0), "float64", {"": 3.0}, []),
-    (np.array(["a", None], dtype=object), "list of 2 with None", {}, ["a"]),
+    (np.array(["a", None], dtype=object), "list of 2 with None", {"[0]#length": 1.0}, ["a", "str, None"]),
     (torch.tensor([1.0, 2.0]), "tensor of float32 (2,)", {"[0]": 1.0, "[1]": 2.0}, []),
     (torch.tensor([1.5], dtype=torch.bfloat16), "tensor of bfloat16, float32 (1,)", {"[0]": 1.5}, []),
     (torch.ones(1, requires_grad=True), "tensor of float32 (1,)", {"[0]": 1.0}, []),
-    (Release(mean=1.0, name="x"), "Release: dict of 2 (mean, name)", {"['mean']": 1.0}, ["x"]),
-    (Frame(), "frame: dict of 2 (a, b) with float64 (1,)", {"['a'][0]": 1.0, "['b'][0]": 2.0}, []),
+    (
+        Release(mean=1.0, name="x"),
+        "Release: dict of 2 (mean, name)",
+        {"['mean']": 1.0, "['name']#length": 1.0},
+        ["x"],
+    ),
+    (Frame(), "frame: dict of 2 (a, b) with float64 (1,)", {"['a'][0]": 1.0, "['b'][0]": 2.0}, ["a, b"]),
     (range(2), "range of 2", {"[0]": 0.0, "[1]": 1.0}, []),
-    (Failure(label="raised ValueError", message="bad"), "raised ValueError", {}, ["bad"]),
+    (
+        Failure(label="raised ValueError", message="bad"),
+        "raised ValueError",
+        {"message#length": 3.0},
+        ["bad"],
+    ),
     (Plain(), "Plain (not looked into)", {}, ["Plain"]),
     (Hostile(), "Hostile that raises RuntimeError when it is read", {}, []),
     (HostileNumber(1), "HostileNumber that raises ZeroDivisionError when it is read", {}, []),
@@ -209,6 +221,13 @@ def test_every_sort_of_output_becomes_numbers_and_words(output, label, numbers, 
     assert dict(zip(table.paths, table.numbers[1].tolist(), strict=True)) == numbers
     assert sorted(dict(table.vocabulary)[int(word)] for word in table.words[1] if word) == sorted(words)
     assert table.fingerprints[0] == table.fingerprints[1]
+
+
+def test_what_is_read_off_texts_is_told_from_what_an_output_consists_of():
+    table = read([{"a#1": 1.0, "b": "2 of 3"}])
+    assert [path for path in table.paths if not read_off(path)] == ["['a#1']"]
+    np.testing.assert_array_equal(table.plain, [[1.0]])
+    assert table.number("['b']#1")[0] == 3.0
 
 
 def test_fitted_models_become_what_they_learned():
@@ -334,7 +353,7 @@ def test_a_batch_that_raises_is_drawn_one_by_one():
     table = drawn(FailsForSome(), size=200)
     failed = np.array([table.labels[kind] for kind in table.kinds]) == "raised ValueError"
     assert 0.15 < failed.mean() < 0.45
-    assert np.all(table.numbers[~failed, 0] >= 0.3)
+    assert np.all(table.number("")[~failed] >= 0.3)
 
 
 @pytest.mark.parametrize(
