@@ -97,7 +97,7 @@ def commit(
     Raises:
         StoreError: the folder cannot be written.
     """
-    salt = _salt(folder)
+    salt = drawn_salt(folder)
     packages = installed()
     made = Commitment(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -169,8 +169,12 @@ def excluded(folder: Path, planned: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({path.stem for path in (folder / "trials").glob("*.npz")} - set(planned)))
 
 
-def _salt(folder: Path) -> str:
-    """The salt of a folder, drawn when it is first asked for."""
+def drawn_salt(folder: Path) -> str:
+    """The salt of a folder, in hexadecimal digits, drawn when it is first asked for.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     if (salt := salt_of(folder)) is not None:
         return salt
     salt = secrets.token_hex(_SALT_BYTES)

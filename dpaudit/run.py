@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dpaudit import __version__
 from dpaudit.backend import Engine, Outcome, choose_device, device_name
-from dpaudit.commitment import Commitment, commit, counted, excluded
+from dpaudit.commitment import Commitment, commit, counted, drawn_salt, excluded, salted
 from dpaudit.errors import UsageError
 from dpaudit.events import Analysing, Event, RunFinished, RunStarted, TrialFinished, TrialLost
 from dpaudit.games import trials_of, with_games
@@ -146,7 +146,8 @@ def _check(job: Job) -> str:
 
 def _specs(job: Job, device: str, code: str) -> tuple[TrialSpec, ...]:
     """The trials of the plan, audited ones first: they take longest."""
-    plan, data = job.plan, pool_of(job.plan, job.plan_folder).sha256()
+    # The names of trials are in the record: with the salt, they confirm no guess of the data either.
+    plan, data = job.plan, salted(drawn_salt(job.out), pool_of(job.plan, job.plan_folder).sha256())
     wanted = [
         (AUDITED if index == 0 else SHADOW, index, position, target)
         for index in range(plan.shadows + 1)
