@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from dpaudit import membership
+from dpaudit import extraction, membership
 from dpaudit.accounting import family_for
-from dpaudit.asking import Game
+from dpaudit.asking import Extracts, Game
 from dpaudit.claim import Adjacency, Claim, Sampler
 from dpaudit.contradictions import family_of_part, part_findings
 from dpaudit.designs import paired_coins
@@ -89,9 +90,8 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
     if not views:
         return Measured()
     shares = split(alpha, weights(plan))
-    estimates: list[Estimate] = []
+    estimates, curves = list[Estimate](), list[Curve]()
     findings = list(views[0].findings)
-    curves: list[Curve] = []
     stopped = views[0].stopped is not None
     for evidence in views[0].evidence:
         if isinstance(evidence, Finding):
@@ -117,11 +117,15 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         joint = noise.replays(parts, alpha=(1 - _LAW_SHARE) * level)
         estimates += [joint] if _holds(joint, stopped) else []
         findings += part_findings(parts, alpha=_LAW_SHARE * level, stopped=stopped)
-    rates: list[Rate] = [
-        _reconstruction_rate(e, claim, plan) for e in views[0].evidence if isinstance(e, Guesses)
-    ]
+    games = (e for e in views[0].evidence if isinstance(e, Guesses))
+    rates: list[Rate] = [_reconstruction_rate(game, claim, plan) for game in games]
     estimates += _of_games(views[0].evidence, claim, plan, shares)
     for name, attack in attacks_of(plan).items():
+        if isinstance(attack, Extracts):
+            told = extraction.told(attack, views, partial(_whole_run, claim, plan), plan, shares[name])
+            estimates += told.estimates
+            rates += told.rates
+            curves += told.curves
         if isinstance(attack, ModelAttack):
             estimates += _of_models(attack, views, claim, plan, shares[attack.name], plan.one_run(name))
             scores = final_scores(attack, views)
@@ -295,10 +299,14 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
             status, reason = "NOT APPLICABLE", "no step with per-record gradients was seen"
         elif isinstance(attack, Game):
             status, reason = _played(attack, audited)
+        elif isinstance(attack, Extracts):
+            status, reason = extraction.ran(attack, runs)
         elif isinstance(attack, ModelAttack):
             status, reason = membership.ran(attack, runs)
         rows.append(Coverage(attack=name, target=target, status=status, access=attack.access, reason=reason))
-    for attack_class in ("attribute inference", "extraction", "gradient inversion"):
+    if not any(isinstance(attack, Extracts) for attack in attacks_of(plan).values()):
+        rows.append(extraction.not_asked(target, audited))
+    for attack_class in ("attribute inference", "gradient inversion"):
         rows.append(
             Coverage(
                 attack=attack_class,

@@ -25,6 +25,7 @@ KNOWN_METRICS = (
     "auc",
     "test_accuracy",
     "train_accuracy",
+    "extraction_success",
     "reconstruction_success",
     "tpr_at_fpr_0.001",
     "tpr_at_fpr_0.01",

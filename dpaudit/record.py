@@ -39,7 +39,9 @@ class Curve:
         kind: "roc" (FPR, TPR), "claimed-roc" (FPR, largest TPR the claim allows),
             "histogram-in" / "histogram-out" (bin centre, density), "anytime" (observations, epsilon lower
             bound so far), "epsilon-reported", "epsilon-recomputed" and "epsilon-lower" (steps, epsilon so
-            far), "reconstruction" (baseline, success) or "reconstruction-limit".
+            far), "reconstruction" (baseline, success) or "reconstruction-limit"; "exposure" (bits, share of
+            planted secrets with at least so many) and "extraction" (samples, share of secrets that come out),
+            each with "-out" (of records that were left out) and "-limit" (what the claim allows).
         source: the attack.
         slice: group of records.
         x: abscissa.

@@ -15,16 +15,22 @@ from dpaudit.errors import UsageError, nearest
 TRAININGS: Mapping[str, str] = {
     "plain": "dpaudit.targets.trainer:fit_plain",
     "opacus": "dpaudit.targets.trainer:fit_opacus",
+    "language-model": "dpaudit.targets.language.training:fit_plain",
+    "language-model-opacus": "dpaudit.targets.language.training:fit_opacus",
+    "language-model-lora": "dpaudit.targets.language.hugging_face:fit_lora",
 }
 DATA: Mapping[str, str] = {
     "digits": "dpaudit.targets.datasets:digits",
     "breast-cancer": "dpaudit.targets.datasets:breast_cancer",
+    "tickets": "dpaudit.targets.language.texts:tickets",
+    "clinical-notes": "dpaudit.targets.language.texts:clinical_notes",
 }
 ATTACKS: Mapping[str, str] = {
     "replay": "dpaudit.attacks.replay:ReplayAttack",
     "step-canary": "dpaudit.attacks.step_canary:StepCanary",
     "sampler": "dpaudit.attacks.sampler:SamplerAttack",
     "prior-aware": "dpaudit.attacks.reconstruction.prior_aware:PriorAware",
+    "extraction": "dpaudit.attacks.extraction.planted:Extraction",
     "worst-case": "dpaudit.attacks.membership.worst_case:WorstCase",
     "loss-threshold": "dpaudit.attacks.membership.loss_threshold:LossThreshold",
     "lira": "dpaudit.attacks.membership.lira:Lira",
