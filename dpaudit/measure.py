@@ -20,6 +20,7 @@ from dpaudit.disclosure import clustered_ranks, final_scores
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.evidence import (
+    NOT_TRIED,
     Access,
     Evidence,
     Finding,
@@ -27,6 +28,7 @@ from dpaudit.evidence import (
     KnownNull,
     Note,
     OneRun,
+    Rebuilt,
     Replay,
     Sampling,
     TwoSample,
@@ -35,6 +37,7 @@ from dpaudit.membership import series
 from dpaudit.plan import AuditPlan
 from dpaudit.protocols import ModelAttack, StepAttack, View
 from dpaudit.record import Coverage, Curve
+from dpaudit.riding import Describes
 from dpaudit.stats import clusters, evalues, known_null, noise, one_run, reconstruction, sampler
 from dpaudit.stats.family import EpsilonDeltaFamily, Family
 from dpaudit.stats.multiplicity import split
@@ -68,6 +71,8 @@ def weights(plan: AuditPlan) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, attack in attacks_of(plan).items():
         weight = plan.attacks[name].weight
+        if isinstance(attack, Describes):
+            continue
         if isinstance(attack, Game):
             found[f"{name}, anytime"] = weight
         elif name == "step-canary":
@@ -97,7 +102,7 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         if isinstance(evidence, Finding):
             findings.append(evidence)
             continue
-        if isinstance(evidence, (Note, Replay, TwoSample)):
+        if isinstance(evidence, (Note, Rebuilt, Replay, TwoSample)):
             continue  # The checklist has it; replays are put together below, and so are games.
         if not composable(claim):
             continue  # What one step shows becomes an epsilon only by composing the steps of a ledger.
@@ -296,7 +301,7 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
         if audited is None:
             status, reason = "NOT RUN", "the training run was lost"
         elif isinstance(attack, StepAttack) and not _rode(attack, audited):
-            status, reason = "NOT APPLICABLE", "no step with per-record gradients was seen"
+            status, reason = "NOT APPLICABLE", _why_not(attack, audited)
         elif isinstance(attack, Game):
             status, reason = _played(attack, audited)
         elif isinstance(attack, Extracts):
@@ -307,6 +312,8 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
     if not any(isinstance(attack, Extracts) for attack in attacks_of(plan).values()):
         rows.append(extraction.not_asked(target, audited))
     for attack_class in ("attribute inference", "gradient inversion"):
+        if attack_class.replace(" ", "-") in plan.attacks:
+            continue
         rows.append(
             Coverage(
                 attack=attack_class,
@@ -327,4 +334,11 @@ def _played(game: Game, audited: View) -> tuple[str, str]:
 
 
 def _rode(attack: StepAttack, view: View) -> bool:
-    return any(getattr(e, "source", None) == attack.name for e in view.evidence)
+    found = [e for e in view.evidence if getattr(e, "source", None) == attack.name]
+    return any(not (isinstance(e, Note) and e.check == NOT_TRIED) for e in found)
+
+
+def _why_not(attack: StepAttack, view: View) -> str:
+    """In the attack's own words, if it has any."""
+    own = [e for e in view.evidence if isinstance(e, Note) and e.source == attack.name]
+    return own[0].measured if own else "no step with per-record gradients was seen"

@@ -23,6 +23,7 @@ from dpaudit.evidence import Access, Guesses, KnownNull, NoiseSample, OneRun, Re
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.prospects import TWICE, Prospect
 from dpaudit.protocols import ModelAttack
+from dpaudit.riding import Describes
 from dpaudit.stats import clusters, evalues, known_null, noise, one_run, power, reconstruction
 from dpaudit.stats.family import Family, GaussianFamily
 from dpaudit.stats.multiplicity import split
@@ -102,6 +103,9 @@ def _opacus_ledger(options: dict[str, Any], records: int) -> Ledger:
 def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, float]) -> Iterator[Prospect]:
     claim = planned.claim
     for name, attack in attacks_of(plan).items():
+        if isinstance(attack, Describes):
+            yield Prospect(name=name, observations="-", alpha=0.0, note="it describes, and tests no claim")
+            continue
         alpha = shares[f"{name}, anytime" if isinstance(attack, Game) else name]
         empty = Prospect(name=name, observations="-", alpha=alpha)
         if isinstance(attack, ModelAttack):

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from dpaudit.claim import Adjacency, Claim
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate, Rate
-from dpaudit.evidence import Access, Finding
+from dpaudit.evidence import Access, Finding, Rebuilt
 from dpaudit.verdict import Verdict
 
 SCHEMA_VERSION = 1
@@ -101,6 +101,7 @@ class TargetRecord:
         claim: as it really ran.
         alpha: the error that all tests of this target may spend together.
         caught: for controls, whether the attacks caught it.
+        rebuilt: what attacks rebuilt of records; pictures of real ones only where the plan asks for them.
     """
 
     name: str
@@ -120,6 +121,7 @@ class TargetRecord:
     verdict: Verdict
     caught: bool | None = None
     weights_sha256: str = ""
+    rebuilt: tuple[Rebuilt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

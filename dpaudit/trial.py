@@ -30,6 +30,7 @@ from dpaudit.registry import (
     build,
     resolve,
 )
+from dpaudit.riding import Shows
 from dpaudit.store import Store
 
 AUDITED, SHADOW = "audited", "shadow"
@@ -213,7 +214,9 @@ def attacks_of(plan: AuditPlan) -> dict[str, StepAttack | ModelAttack]:
     Raises:
         UsageError: unknown attack or option.
     """
-    return {name: build("attack", name, ATTACKS, attack.options) for name, attack in plan.attacks.items()}
+    built = {name: build("attack", name, ATTACKS, attack.options) for name, attack in plan.attacks.items()}
+    shown = {name for name, a in built.items() if plan.data.show_records and isinstance(a, Shows)}
+    return {name: attack.with_records() if name in shown else attack for name, attack in built.items()}
 
 
 def step_attacks(plan: AuditPlan) -> tuple[StepAttack, ...]:
