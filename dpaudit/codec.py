@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from dpaudit.check import BoolArray, FloatArray, IntArray
 from dpaudit.claim import Claim, Phase, Spending
 from dpaudit.evidence import (
     Draws,
@@ -18,18 +19,22 @@ from dpaudit.evidence import (
     NoiseSample,
     Note,
     OneRun,
+    Rebuilt,
     Replay,
     Sampling,
     TwoSample,
 )
+from dpaudit.likeness import Panel, Score
 
 _NOUNS = {
     noun.__name__: noun
     for noun in (
         Claim, Phase, Draws, Finding, Guesses, KnownNull, NoiseSample, Note, OneRun, Replay, Sampling,
-        Spending, TwoSample,
+        Panel, Rebuilt, Score, Spending, TwoSample,
     )
 }  # fmt: skip
+# Nouns name these where types are checked only: who reads a record needs no arrays.
+_ARRAY_TYPES = {"BoolArray": BoolArray, "FloatArray": FloatArray, "IntArray": IntArray}
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
@@ -71,7 +76,7 @@ def decode(value: Any, arrays: Arrays) -> Any:
     if "float" in value:
         return float(value["float"])
     noun = _NOUNS[value["noun"]]
-    hints = get_type_hints(noun)
+    hints = get_type_hints(noun, localns=_ARRAY_TYPES)
     inner = {name: _as(hints[name], decode(item, arrays)) for name, item in value["fields"].items()}
     return noun(**inner)
 

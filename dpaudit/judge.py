@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from dpaudit import ledger, measure, membership
 from dpaudit.claim import Claim, Sampler
+from dpaudit.coverage import coverage as covered
 from dpaudit.estimate import Estimate
-from dpaudit.evidence import BLIND, CLIP_TESTED, REPEATED, Access, Finding, Note
+from dpaudit.evidence import BLIND, CLIP_TESTED, REPEATED, Access, Finding, Note, Rebuilt
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.protocols import View
 from dpaudit.record import Coverage, TargetRecord, TrialRecord
@@ -51,7 +52,7 @@ def judge_audit(plan: AuditPlan, runs: Mapping[str, Runs], trials: Sequence[Tria
         views = runs[target.name]
         lost = sum(t.status == "lost" for t in trials if t.target == target.name)
         judged.append(_judge(plan, target, views, claim, alphas[target.name], lost, own=claims[target.name]))
-        coverage += measure.coverage(plan, target.name, views)
+        coverage += covered(plan, target.name, views)
     judged = _with_split(judged, runs)
     targets = tuple(_in_light_of_controls(target, judged) for target in judged)
     return _overall(targets, tuple(coverage), trials)
@@ -111,6 +112,7 @@ def _judge(
             plan,
         ),
         weights_sha256=audited.weights_sha256 if audited else "",
+        rebuilt=tuple(e for e in (audited.evidence if audited else ()) if isinstance(e, Rebuilt)),
     )
 
 

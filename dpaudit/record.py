@@ -15,7 +15,7 @@ from dpaudit.claim import Adjacency, Claim
 from dpaudit.documents import contents, json_of
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate, Rate
-from dpaudit.evidence import Access, Finding
+from dpaudit.evidence import Access, Finding, Rebuilt
 from dpaudit.verdict import Verdict
 
 SCHEMA_VERSION = 1
@@ -40,7 +40,9 @@ class Curve:
         kind: "roc" (FPR, TPR), "claimed-roc" (FPR, largest TPR the claim allows),
             "histogram-in" / "histogram-out" (bin centre, density), "anytime" (observations, epsilon lower
             bound so far), "epsilon-reported", "epsilon-recomputed" and "epsilon-lower" (steps, epsilon so
-            far), "reconstruction" (baseline, success) or "reconstruction-limit".
+            far), "reconstruction" (baseline, success) or "reconstruction-limit"; "exposure" (bits, share of
+            planted secrets with at least so many) and "extraction" (samples, share of secrets that come out),
+            each with "-out" (of records that were left out) and "-limit" (what the claim allows).
         source: the attack.
         slice: group of records.
         x: abscissa.
@@ -80,7 +82,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """A trial of the plan: planned, finished, or lost."""
+    """A trial of the plan: planned, finished, or lost; `attempts` is how often it was seen to start."""
 
     key: str
     target: str
@@ -88,6 +90,7 @@ class TrialRecord:
     status: str
     seconds: float = 0.0
     error: str = ""
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,7 @@ class TargetRecord:
         claim: as it really ran.
         alpha: the error that all tests of this target may spend together.
         caught: for controls, whether the attacks caught it.
+        rebuilt: what attacks rebuilt of records; pictures of real ones only where the plan asks for them.
     """
 
     name: str
@@ -118,11 +122,21 @@ class TargetRecord:
     verdict: Verdict
     caught: bool | None = None
     weights_sha256: str = ""
+    rebuilt: tuple[Rebuilt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where the record comes from: hashes, environment, seeds, time."""
+    """Where the record comes from: hashes, environment, seeds, time.
+
+    Attributes:
+        salted: whether the hashes of data and draw were made with a salt, which is not in the record.
+        committed: when plan, data, draw, code and trials were written down, before training; or empty.
+        commitment_sha256: of that file.
+        policy_sha256: of the policy file that applied when the audit began.
+        lock_sha256: of the list of installed packages.
+        excluded: finished trials in the folder that are no part of this audit.
+    """
 
     created: str
     dpaudit_version: str
@@ -136,6 +150,12 @@ class Provenance:
     engine: str
     environment: dict[str, str]
     seconds: float
+    salted: bool = False
+    committed: str = ""
+    commitment_sha256: str = ""
+    policy_sha256: str = ""
+    lock_sha256: str = ""
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +225,7 @@ class GateResult:
         exit_code: 0 pass, 1 failed or refuted, 3 inconclusive, 4 trials lost.
         policy: the file the limits came from; empty when only the verdict was asked.
         date: the day at which waivers were judged, ISO 8601.
+        profile: the part of the policy that was asked for.
     """
 
     status: GateStatus
@@ -213,6 +234,7 @@ class GateResult:
     rows: tuple[GateRow, ...]
     policy: str = ""
     date: str = ""
+    profile: str = ""
 
 
 _ADAPTER: TypeAdapter[AuditRecord] = TypeAdapter(AuditRecord)

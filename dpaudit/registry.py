@@ -15,16 +15,24 @@ from dpaudit.errors import UsageError, nearest
 TRAININGS: Mapping[str, str] = {
     "plain": "dpaudit.targets.trainer:fit_plain",
     "opacus": "dpaudit.targets.trainer:fit_opacus",
+    "language-model": "dpaudit.targets.language.training:fit_plain",
+    "language-model-opacus": "dpaudit.targets.language.training:fit_opacus",
+    "language-model-lora": "dpaudit.targets.language.hugging_face:fit_lora",
 }
 DATA: Mapping[str, str] = {
     "digits": "dpaudit.targets.datasets:digits",
     "breast-cancer": "dpaudit.targets.datasets:breast_cancer",
+    "tickets": "dpaudit.targets.language.texts:tickets",
+    "clinical-notes": "dpaudit.targets.language.texts:clinical_notes",
 }
 ATTACKS: Mapping[str, str] = {
     "replay": "dpaudit.attacks.replay:ReplayAttack",
     "step-canary": "dpaudit.attacks.step_canary:StepCanary",
     "sampler": "dpaudit.attacks.sampler:SamplerAttack",
     "prior-aware": "dpaudit.attacks.reconstruction.prior_aware:PriorAware",
+    "line-up": "dpaudit.attacks.reconstruction.line_up:LineUp",
+    "gradient-inversion": "dpaudit.attacks.reconstruction.gradient_inversion:GradientInversion",
+    "extraction": "dpaudit.attacks.extraction.planted:Extraction",
     "worst-case": "dpaudit.attacks.membership.worst_case:WorstCase",
     "loss-threshold": "dpaudit.attacks.membership.loss_threshold:LossThreshold",
     "lira": "dpaudit.attacks.membership.lira:Lira",
@@ -41,6 +49,7 @@ ATTACKS: Mapping[str, str] = {
     "quantile-regression": "dpaudit.attacks.membership.quantile:QuantileRegression",
     "augmentation-vote": "dpaudit.attacks.membership.label_only:AugmentationVote",
     "boundary-distance": "dpaudit.attacks.membership.label_only:BoundaryDistance",
+    "attribute-inference": "dpaudit.attacks.attribute_inference:AttributeInference",
     "gradient-norm": "dpaudit.attacks.membership.gradient_norm:GradientNorm",
 }
 LIBRARY_MECHANISMS: Mapping[str, str] = {
@@ -156,10 +165,12 @@ TRAINED_TARGET = "dpaudit.targets.released:ReleasedModel"
 STACKABLE = "dpaudit.targets.ensemble.shadows:stackable"
 TRAIN_SHADOWS = "dpaudit.targets.ensemble.shadows:train_shadows"
 PLAY = "dpaudit.targets.ensemble.worst_case:play"
+LINE_UP = "dpaudit.targets.ensemble.line_up:play"
 SCRIPT_TARGET = "dpaudit.targets.script:ScriptTarget"
 LOAD_DATA = "dpaudit.targets.datasets:load"
 
 _PLAIN: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
+_FIXED = ("name", "access", "descriptive", "inverts", "show_records")
 _GROUPS = {"attack": "dpaudit.attacks", "training function": "dpaudit.targets"}
 
 
@@ -240,7 +251,7 @@ def build(kind: str, name: str, table: Mapping[str, str], options: Mapping[str, 
 
 def _check_options(what: str, made: Any, options: Mapping[str, Any]) -> None:
     """Every option is a field, and of its type where that is a plain one, known before training."""
-    right = {field.name for field in fields(made) if field.name not in ("name", "access")}
+    right = {field.name for field in fields(made) if field.name not in _FIXED}
     types = get_type_hints(made)
     for option, value in options.items():
         if option not in right:

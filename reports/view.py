@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.record import AuditRecord, GateResult, TargetRecord
-from dpaudit.reports import numbers, tables, target_tables, words
+from dpaudit.reports import numbers, rebuilt, tables, target_tables, words
 from dpaudit.reports.tables import Table, metric_name, rate_status, worst_first
 from dpaudit.verdict import Status
 
@@ -157,6 +157,9 @@ class TargetView:
     estimates: Table
     membership: Table
     reconstruction: Table
+    recovered: tuple[str, ...]
+    rebuilt: Table
+    rebuilt_words: str
     ledger: Table
     recomputed: Table
     checklist: Table
@@ -187,6 +190,7 @@ class PageView:
     command: str
     plan: str
     created: str
+    embeds_records: bool
 
 
 def page(record: AuditRecord, gate: GateResult | None = None) -> PageView:
@@ -220,6 +224,7 @@ def page(record: AuditRecord, gate: GateResult | None = None) -> PageView:
         command=record.provenance.command,
         plan=record.plan_toml,
         created=record.provenance.created,
+        embeds_records=rebuilt.embeds_records(record),
     )
 
 
@@ -237,6 +242,9 @@ def _target(target: TargetRecord, index: int, record: AuditRecord) -> TargetView
         estimates=target_tables.estimates(target),
         membership=target_tables.rates(target, reconstruction=False),
         reconstruction=target_tables.rates(target, reconstruction=True),
+        recovered=words.recovered(target),
+        rebuilt=rebuilt.table(target),
+        rebuilt_words=rebuilt.sentence(target),
         ledger=target_tables.ledger(target),
         recomputed=target_tables.recomputed(target),
         checklist=target_tables.checklist(target),

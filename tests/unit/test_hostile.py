@@ -108,7 +108,7 @@ def everywhere(value, hostile):
 FREE = set(
     "title reason name description source method detail where expected measured remedy check slice error key "
     "target attack command device engine created platform python plan_toml decided_by accountant unit "
-    "dpaudit_version data_sha256 weights_sha256 canary_commitment assumptions".split()
+    "dpaudit_version data_sha256 weights_sha256 canary_commitment assumptions".split()  # noqa: SIM905
 )
 
 
