@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dpaudit.documents import contents, json_of
 from dpaudit.errors import UsageError
 from dpaudit.record import AuditRecord, GateRow, GateStatus, TargetRecord
 
@@ -68,13 +69,13 @@ def load_baseline(file: Path) -> Baseline:
         UsageError: missing, or not one.
     """
     try:
-        document = json.loads(file.read_bytes())
+        document = json_of(contents(file))
         if document["format"] != _FORMAT:
             raise ValueError(f"format {document['format']!r}")
         entries = tuple(_entry(row) for row in document["entries"])
     except FileNotFoundError:
         raise UsageError(f"Expected a baseline at {file}, found none. Write one with --ratchet.") from None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UsageError(
             f"Expected a baseline in {file}, found: {error}. Restore it, or write one with --ratchet."
         ) from None

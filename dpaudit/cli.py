@@ -10,14 +10,6 @@ from typing import Annotated
 
 import typer
 
-<<<<<<< HEAD
-from dpaudit import __version__, bound_cli, ledger_cli, mechanism_cli, trace_cli
-from dpaudit.errors import DpauditError, Interrupted, UsageError, one_line
-
-if TYPE_CHECKING:
-    from dpaudit.policy import Policy
-    from dpaudit.record import AuditRecord
-=======
 from dpaudit import (
     __version__,
     bound_cli,
@@ -30,9 +22,8 @@ from dpaudit import (
     trace_cli,
 )
 from dpaudit.claim_cli import AsJson
-from dpaudit.errors import DpauditError, Interrupted, UsageError
+from dpaudit.errors import DpauditError, Interrupted, UsageError, one_line
 from dpaudit.gate_cli import policy_of
->>>>>>> main
 
 app = typer.Typer(
     help="Check a claimed (epsilon, delta) before release: train, attack, measure, judge, report.",

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dpaudit.documents import contents, json_of
 from dpaudit.errors import UsageError
 from dpaudit.record import RECORD_NAME, TrialRecord, load
 from dpaudit.store import write_atomic
@@ -123,7 +124,7 @@ def commit(
 def read(folder: Path) -> Commitment | None:
     """The commitment in a folder; None if there is none, or none that can be read."""
     try:
-        document = json.loads((folder / COMMITMENT_NAME).read_bytes())
+        document = json_of(contents(folder / COMMITMENT_NAME))
         tuples = {name: tuple(document[name]) for name in ("packages", "trials")}
         return Commitment(**{**document, **tuples})
     except (OSError, ValueError, TypeError, KeyError):
@@ -138,7 +139,7 @@ def salted(salt: str, digest: str) -> str:
 def salt_of(folder: Path) -> str | None:
     """The salt of a record's hashes of data, in hexadecimal digits; None where it is not there."""
     try:
-        salt = json.loads((folder / SALT_NAME).read_bytes())["salt"]
+        salt = json_of(contents(folder / SALT_NAME))["salt"]
         return salt if len(bytes.fromhex(salt)) == _SALT_BYTES else None
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import math
-<<<<<<< HEAD
-from collections.abc import Iterator, Mapping
-=======
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
->>>>>>> main
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -326,45 +321,3 @@ def _refuse_useless(waiver: Waiver, thresholds: list[Threshold]) -> None:
             f"Expected limit={waiver.limit} of the waiver at {waiver.location} below 1: a rate never "
             "exceeds 1, so this would ignore the gate. Name a ceiling."
         )
-<<<<<<< HEAD
-
-
-def _lines(text: str) -> dict[_Path, int]:
-    """The line of every key and table, by its path; lines inside multi-line values may be missed."""
-    found: dict[_Path, int] = {}
-    counts: dict[_Path, int] = {}
-    table: _Path = ()
-    for number, line in enumerate(text.splitlines(), start=1):
-        bare = line.strip()
-        if bare.startswith("["):
-            table = _path_of(bare)
-            if bare.startswith("[[") and table:
-                counts[table] = counts.get(table, -1) + 1
-                table = (*table, str(counts[table]))
-            found.setdefault(table, number)
-        elif "=" in bare and not bare.startswith("#"):
-            found.setdefault(table + _path_of(bare.split("=", 1)[0] + "= 0"), number)
-    return found
-
-
-def _path_of(line: str) -> _Path:
-    """The path that one line of TOML names; empty if the line is not a whole statement."""
-    try:
-        value: Any = toml_of(line)
-    except ValueError:
-        return ()
-    path: list[str] = []
-    while isinstance(value, (dict, list)) and value:
-        if isinstance(value, list):
-            value = value[0]
-            continue
-        key, value = next(iter(value.items()))
-        path.append(key)
-    return _split(tuple(path))
-
-
-def _split(path: _Path) -> _Path:
-    """The same path for a quoted key with a dot and for two bare keys."""
-    return tuple(part for key in path for part in key.split("."))
-=======
->>>>>>> main

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dpaudit.documents import json_of
 from dpaudit.errors import UsageError
 from dpaudit.record import RECORD_NAME, AuditRecord
 
@@ -118,11 +119,11 @@ def read_statement(payload: bytes, predicate_type: str) -> tuple[dict[str, str],
         ValueError: it is no statement of that type.
     """
     try:
-        document = json.loads(payload)
+        document = json_of(payload)
         kinds = document["_type"], document["predicateType"]
         subjects = {str(item["name"]): str(item["digest"]["sha256"]) for item in document["subject"]}
         predicate = dict(document["predicate"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"no in-toto statement ({type(error).__name__})") from None
     if kinds != (STATEMENT_TYPE, predicate_type):
         raise ValueError(f"a statement of another type, {kinds[1]}")

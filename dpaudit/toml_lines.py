@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import Any
+
+from dpaudit.documents import toml_of
 
 KeyPath = tuple[str, ...]
 
@@ -29,8 +30,8 @@ def lines_of(text: str) -> dict[KeyPath, int]:
 def _path_of(line: str) -> KeyPath:
     """The path that one line of TOML names; empty if the line is not a whole statement."""
     try:
-        value: Any = tomllib.loads(line)
-    except tomllib.TOMLDecodeError:
+        value: Any = toml_of(line)
+    except ValueError:
         return ()
     path: list[str] = []
     while isinstance(value, (dict, list)) and value:

@@ -105,11 +105,12 @@ def everywhere(value, hostile):
     return hostile if isinstance(value, str) else value
 
 
-FREE = set(
-    "title reason name description source method detail where expected measured remedy check slice error key "
-    "target attack command device engine created platform python plan_toml decided_by accountant unit "
-    "dpaudit_version data_sha256 weights_sha256 canary_commitment assumptions".split()  # noqa: SIM905
-)
+FREE = {
+    "title", "reason", "name", "description", "source", "method", "detail", "where", "expected",
+    "measured", "remedy", "check", "slice", "error", "key", "target", "attack", "command", "device",
+    "engine", "created", "platform", "python", "plan_toml", "decided_by", "accountant", "unit",
+    "dpaudit_version", "data_sha256", "weights_sha256", "canary_commitment", "assumptions",
+}  # fmt: skip
 
 
 def poisoned(value, hostile):
