@@ -26,6 +26,7 @@ from dpaudit.memory import GIB, held_by, of_the_machine
 
 SHOWN = 1 << 16
 """Bytes of what one trial prints that are passed on."""
+_READS = 64
 _READY = "ready"
 _START = 600.0
 """Seconds that a worker may take to start; the import of torch on a busy machine takes some."""
@@ -193,7 +194,9 @@ def _out_of_time(worker: _Worker, timeout: float) -> str:
 
 def _pass_on(worker: _Worker) -> None:
     """Show on stderr what a trial printed, up to a limit; the rest is read and dropped."""
-    while worker.printed.poll():
+    for _ in range(_READS):  # Of a flood no more at once: the others are looked at in between.
+        if not worker.printed.poll():
+            return
         try:
             text = os.read(worker.printed.fileno(), SHOWN)
         except OSError:
@@ -206,8 +209,6 @@ def _pass_on(worker: _Worker) -> None:
         if worker.shown <= SHOWN < worker.shown + len(text):
             sys.stderr.write("\n[dpaudit: this trial prints more, which is not shown]\n")
         worker.shown += len(text)
-        if len(text) == SHOWN:
-            return  # A flood: look at the others in between.
 
 
 def _start() -> _Worker:

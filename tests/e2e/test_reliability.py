@@ -167,7 +167,7 @@ def dies(x, y, *, seed, device):
     os._exit(3)
 
 def floods(x, y, *, seed, device):
-    for _ in range(300):
+    for _ in range(50):
         print("flood " * 1_000_000)
     return _model(x, seed)
 
@@ -178,8 +178,8 @@ def nonsense(x, y, *, seed, device):
     return "a model"
 """
 ERRORS = {
-    "hangs": "Expected the trial to end within 20 s; raise compute.timeout.",
-    "grows": "Expected the trial to hold at most 2 GiB, found 2",
+    "hangs": "Expected the trial to end within 30 s; raise compute.timeout.",
+    "grows": "Expected the trial to hold at most 2 GiB, found ",
     "leaves": "SystemExit: enough",
     "dies": "Expected the worker to live, found it dead (exit code 3).",
     "raises": "Expected 'bad:raises' to train, found ValueError: first second (bad.py:",
@@ -192,7 +192,7 @@ def test_training_functions_that_misbehave_cost_themselves_alone(tmp_path):
     (tmp_path / "bad.py").write_text(MISBEHAVING)
     names = ("good", "floods", *ERRORS)
     targets = "".join(f'[[targets]]\nname = "{name}"\ntrain = "bad:{name}"\n' for name in names)
-    limits = '[compute]\ndevice = "cpu"\nworkers = 2\ntimeout = 20\nmemory = 2\n'
+    limits = '[compute]\ndevice = "cpu"\nworkers = 2\ntimeout = 30\nmemory = 2\n'
     (tmp_path / "plan.toml").write_text(f"[data]\ncanaries = 20\n{limits}{targets}[attacks.replay]\n")
     out, err = start(tmp_path, "--json").communicate(timeout=400)
     record = load(tmp_path / "audits/plan")

@@ -27,7 +27,7 @@ from dpaudit.errors import DpauditError, UsageError, one_line
 from dpaudit.gate import evaluate
 from dpaudit.policy import Policy, load_policy, parse_policy
 from dpaudit.record import RECORD_NAME, dump, load
-from dpaudit.reports import html, jsonview, junit, markdown, text
+from dpaudit.reports import html, jsonview, junit, markdown, sarif, text
 from dpaudit.scoring.files import read
 from dpaudit.store import Store
 from tests.sample_record import sample_record
@@ -74,7 +74,8 @@ def shown(record):
     console = Console(file=io.StringIO(), width=120)
     text.print_summary(record, console, gate)
     terminal = console.file.getvalue()
-    return terminal, markdown.render(record, gate), junit.render(record, gate), jsonview.render(record, gate)
+    tables = sarif.render(record, gate, "audits/a/record.json"), jsonview.render(record, gate)
+    return terminal, markdown.render(record, gate), junit.render(record, gate), *tables
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -83,7 +84,7 @@ def test_a_changed_record_is_refused_in_one_line_or_shown_and_not_obeyed(tmp_pat
     (tmp_path / RECORD_NAME).write_bytes(changed(changes))
     try:
         record = load(tmp_path)
-        terminal, page, xml, summary = shown(record)
+        terminal, page, xml, findings, summary = shown(record)
     except UsageError as error:
         assert "\n" not in str(error)
         return
@@ -91,8 +92,8 @@ def test_a_changed_record_is_refused_in_one_line_or_shown_and_not_obeyed(tmp_pat
     outside_of_code = re.sub(r"`[^`]*`", "", page)
     assert "<img" not in outside_of_code and "\x1b" not in outside_of_code
     ElementTree.fromstring(xml)
-    json.loads(summary)
-    for written in (terminal, page, xml, summary):
+    assert json.loads(findings)["version"] == "2.1.0" and json.loads(summary)
+    for written in (terminal, page, xml, findings, summary):
         written.encode()
 
 
@@ -134,7 +135,7 @@ def test_names_labels_and_paths_are_text_in_every_report(tmp_path):
     record = load(tmp_path)
     assert record.title == hostile
     page = html.render(record, evaluate(record, Policy(), today=date(2025, 11, 3)))
-    terminal, markdown_page, xml, _ = shown(record)
+    terminal, markdown_page, xml, *_ = shown(record)
     assert "<img" not in page + re.sub(r"`[^`]*`", "", markdown_page)
     assert "1337" not in page + markdown_page + xml and "root:" not in page
     assert "\x1b" not in terminal + xml

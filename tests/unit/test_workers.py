@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -164,7 +165,8 @@ def test_only_the_tasks_that_raise_leave_die_or_hang_are_lost(tasks):
 @linux
 def test_a_task_that_grows_is_ended_at_its_limit_and_no_other(tasks):
     found = outcomes([tasks("grows"), good("after", 2.0)], memory=0.5)
-    assert found["grows"].error.startswith("Expected the trial to hold at most 0.5 GiB, found 0.5")
+    words = re.match(r"Expected the trial to hold at most 0\.5 GiB, found (\S+) GiB", found["grows"].error)
+    assert words and 0.5 <= float(words[1]) < 4.0  # by how much depends on who else is at work
     assert "compute.memory" in found["grows"].error
     assert found["after"].seconds == 2.0
 
