@@ -1,6 +1,6 @@
 """Kill an audit at random: the driver, a worker, or both, with SIGKILL; then the same command again.
 
-    python bench/kills.py --kills 60 --out bench/results/reliability.md
+    python bench/kills.py --kills 50 --each 13 --seed 2
 
 An audit of twelve small trials is run undisturbed, and then under a seeded schedule of kills until it ends
 by itself. What must hold: the same command finishes; no finished trial is made again (its file keeps its
@@ -210,7 +210,7 @@ def make(folder: Path) -> Path:
     return folder
 
 
-def page(found: Campaign, seed: int) -> str:
+def page(found: Campaign, each: int, seed: int) -> str:
     """What came out, as Markdown."""
     total = sum(found.kills.values())
     rows = [
@@ -225,7 +225,9 @@ def page(found: Campaign, seed: int) -> str:
         ("Seconds", f"{found.seconds:.0f}"),
     ]  # fmt: skip
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    return f"`python bench/kills.py --kills {total} --seed {seed}`\n\n| | |\n|---|---|\n{table}\n"
+    return (
+        f"`python bench/kills.py --kills {total} --each {each} --seed {seed}`\n\n| | |\n|---|---|\n{table}\n"
+    )
 
 
 def main() -> int:
@@ -236,7 +238,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     found = campaign(asked.kills, asked.seed, asked.each)
-    text = page(found, asked.seed)
+    text = page(found, asked.each, asked.seed)
     print(text)
     if asked.out:
         asked.out.write_text(text)
