@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,9 +115,11 @@ def files(folder: Path) -> dict[str, tuple[int, str]]:
 def essence(folder: Path) -> str:
     """The record without times, and whether a trial was made now or found."""
     record = json.loads((folder / "audits/plan/record.json").read_bytes())
-    record["provenance"].update(created="", seconds=0)
+    record["provenance"].update(created="", seconds=0, committed="", commitment_sha256="")
     for trial in record["trials"]:
-        trial.update(seconds=0, status="cached" if trial["status"] == "finished" else trial["status"])
+        trial.update(
+            seconds=0, attempts=0, status="cached" if trial["status"] == "finished" else trial["status"]
+        )
     return json.dumps(record, sort_keys=True)
 
 
@@ -192,6 +195,7 @@ def campaign(wanted: int, seed: int, each: int) -> Campaign:
         print(f"undisturbed: exit {first}, {len(results)} trials, {8 * span:.0f} s", flush=True)
         while sum(found.kills.values()) < wanted:
             folder = make(Path(place) / f"disturbed-{found.audits}")
+            same_salt(quiet, folder)
             left = wanted - sum(found.kills.values())
             disturbed(folder, rng, found, most=min(each, left), span=span)
             found.audits += 1
@@ -208,6 +212,12 @@ def make(folder: Path) -> Path:
     (folder / "plan.toml").write_text(PLAN)
     (folder / "own.py").write_text(OWN)
     return folder
+
+
+def same_salt(one: Path, other: Path) -> None:
+    """Have trials and hashes of the same names in both folders."""
+    (other / "audits/plan/trials").mkdir(parents=True)
+    shutil.copy(one / "audits/plan/trials/salt.json", other / "audits/plan/trials")
 
 
 def page(found: Campaign, each: int, seed: int) -> str:

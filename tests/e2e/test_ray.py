@@ -1,6 +1,7 @@
 """Engine `ray` on two real nodes: what is lost with a worker or a node runs again, and counts once."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ ray = pytest.importorskip("ray", reason="the extra dpaudit[ray] is not installed
 
 from dpaudit.backend import Task  # noqa: E402
 from dpaudit.cluster import RayEngine  # noqa: E402
+from dpaudit.commitment import SALT_NAME  # noqa: E402
 from dpaudit.events import TrialFinished, TrialLost  # noqa: E402
 from dpaudit.plan import parse  # noqa: E402
 from dpaudit.record import dump, load  # noqa: E402
@@ -65,10 +67,13 @@ def ray_workers() -> list[int]:
     return found
 
 
+TIMES = {"created": "", "seconds": 0.0, "committed": "", "commitment_sha256": ""}
+
+
 def essence(folder: Path) -> bytes:
     record = load(folder)
-    trials = tuple(replace(trial, seconds=0.0) for trial in record.trials)
-    source = replace(record.provenance, created="", seconds=0.0, engine="", plan_sha256="")
+    trials = tuple(replace(trial, seconds=0.0, attempts=0) for trial in record.trials)
+    source = replace(record.provenance, engine="", plan_sha256="", **TIMES)
     return dump(replace(record, trials=trials, provenance=source, plan={}))
 
 
@@ -78,6 +83,8 @@ def test_an_audit_survives_the_loss_of_a_worker_and_of_a_node(tmp_path, monkeypa
     folder = tmp_path / "inline"
     job = Job(plan=parse(PLAN), plan_text="", plan_folder=tmp_path, out=folder, command="test")
     list(run(job))
+    (tmp_path / "ray" / SALT_NAME).parent.mkdir(parents=True)
+    shutil.copy(folder / SALT_NAME, tmp_path / "ray" / SALT_NAME)
     compute = job.plan.compute.model_copy(update={"engine": f"ray://{cluster.address}"})
     plan = job.plan.model_copy(update={"compute": compute})
     struck, events = [], []

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,8 @@ import torch
 
 from dpaudit import store
 from dpaudit.backend import one_thread
-from dpaudit.events import RunFinished, TrialFinished, TrialLost
+from dpaudit.commitment import SALT_NAME
+from dpaudit.events import RunFinished, RunStarted, TrialFinished, TrialLost
 from dpaudit.plan import parse
 from dpaudit.record import AuditRecord, dump, load
 from dpaudit.run import Job, run
@@ -52,15 +54,18 @@ def job(tmp_path, monkeypatch):
     torch.set_num_threads(threads)
 
 
+TIMES = {"created": "", "seconds": 0.0, "committed": "", "commitment_sha256": ""}
+
+
 def essence(record: AuditRecord) -> bytes:
     """A record without times, and whether a trial was made now or found."""
     trials = tuple(
-        replace(trial, seconds=0.0, status="cached" if trial.status == "finished" else trial.status)
+        replace(
+            trial, seconds=0.0, attempts=0, status="cached" if trial.status == "finished" else trial.status
+        )
         for trial in record.trials
     )
-    return dump(
-        replace(record, trials=trials, provenance=replace(record.provenance, created="", seconds=0.0))
-    )
+    return dump(replace(record, trials=trials, provenance=replace(record.provenance, **TIMES)))
 
 
 def made(events) -> list[str]:
@@ -73,7 +78,9 @@ def made(events) -> list[str]:
 def test_a_full_disk_costs_what_was_not_written_and_the_same_command_finishes(job, monkeypatch):
     undisturbed = replace(job, out=job.out.with_name("undisturbed"))
     assert len(made(run(undisturbed))) == 4
-    sync, left = os.fsync, [3]
+    (job.out / SALT_NAME).parent.mkdir(parents=True)
+    shutil.copy(undisturbed.out / SALT_NAME, job.out / SALT_NAME)
+    sync, left = os.fsync, [1_000]
 
     def full(descriptor):
         left[0] -= 1
@@ -84,9 +91,11 @@ def test_a_full_disk_costs_what_was_not_written_and_the_same_command_finishes(jo
     monkeypatch.setattr(store.os, "fsync", full)
     events = []
     with pytest.raises(StoreError, match=r"record\.json, found: No space left on device\. Free some space"):
-        events.extend(event for event in run(job) if events.append(event) is not None)
+        for event in run(job):
+            events.append(event)
+            left[0] = 2 if isinstance(event, RunStarted) else left[0]  # Room for two trials.
     lost = [event.error for event in events if isinstance(event, TrialLost)]
-    assert len(made(events)) == 2 and len(lost) == 2  # The plan was the first of three files.
+    assert len(made(events)) == 2 and len(lost) == 2
     assert all("No space left on device" in error and "\n" not in error for error in lost)
     monkeypatch.setattr(store.os, "fsync", sync)
     assert len(made(run(job))) == 2
