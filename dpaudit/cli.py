@@ -112,10 +112,15 @@ def gate(
 def report(
     record: RecordArgument,
     out: Annotated[Path | None, typer.Option("--out", help="Where to write the page.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for its figures, for papers and slides.")] = None,
+    formats: Annotated[str, typer.Option("--format", help="Of the figures: svg, png, pdf.")] = "svg",
 ) -> None:
-    """Write the HTML report of a record again."""
+    """Write the HTML report of a record again, and its figures where asked."""
+    wanted = _formats(formats)
     path = _write_reports(record, out)
     typer.echo(f"Report: {path}")
+    if figures is not None:
+        typer.echo(f"Figures: {_write_figures(record, figures, wanted)} files in {figures}")
 
 
 @app.command()
@@ -148,6 +153,26 @@ def _write_reports(record_path: Path, out: Path | None = None) -> Path:
     target = out or folder / "report.html"
     write_atomic(target, html.render(record, evaluate(record, _policy(record, None))).encode())
     return target
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """The formats of figures that were asked for, each once."""
+    from dpaudit.check import one_of
+    from dpaudit.reports.figure_files import FORMATS
+
+    return tuple(dict.fromkeys(one_of("--format", part.strip(), FORMATS) for part in text.split(",")))
+
+
+def _write_figures(record_path: Path, folder: Path, formats: tuple[str, ...]) -> int:
+    """Write every figure in every format; returns how many files there are."""
+    from dpaudit.record import load
+    from dpaudit.reports import figure_files
+    from dpaudit.store import write_atomic
+
+    files = figure_files.render(load(record_path), formats)
+    for name, content in files.items():
+        write_atomic(folder / name, content)
+    return len(files)
 
 
 def _show(record_path: Path, *, quiet: bool, as_json: bool) -> None:

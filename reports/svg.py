@@ -5,6 +5,9 @@ from __future__ import annotations
 import html
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ _REWRITES = tuple(
 )
 _COORDINATES = re.compile(r'\b(?:d|x|y|x1|y1|x2|y2|width|height|transform)="[^"]*"')
 _LONG = re.compile(r"-?\d+\.\d{2,}")
+# The page needs the text of a figure alone; whoever exports figures asks for the figures as well.
+_KEPT: ContextVar[dict[str, Figure] | None] = ContextVar("figures kept", default=None)
 
 
 def settings() -> Any:
@@ -58,6 +63,17 @@ def settings() -> Any:
     # To look at the backend loads all of pyplot, which no figure here is made with.
     defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     return matplotlib.rc_context({**defaults, **_SETTINGS})
+
+
+@contextmanager
+def keeping() -> Iterator[dict[str, Figure]]:
+    """Context in which every figure that `inline` writes is kept too, by its key."""
+    kept: dict[str, Figure] = {}
+    token = _KEPT.set(kept)
+    try:
+        yield kept
+    finally:
+        _KEPT.reset(token)
 
 
 def inline(figure: Figure, key: str, title: str, description: str) -> str:
@@ -71,6 +87,8 @@ def inline(figure: Figure, key: str, title: str, description: str) -> str:
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+    if (kept := _KEPT.get()) is not None:
+        kept[key] = figure
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     body = buffer.getvalue()
