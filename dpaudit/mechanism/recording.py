@@ -62,7 +62,10 @@ def _coverage(audit: MechanismAudit) -> tuple[Coverage, ...]:
         access=Access.RELEASE,
         reason=f"{audit.examples:,} pairs of data sets, {audit.outputs:,} outputs",
     )
-    nothing = {"status": "NOT APPLICABLE", "reason": "no model was trained: outputs are looked at as they are"}
+    nothing = {
+        "status": "NOT APPLICABLE",
+        "reason": "no model was trained: outputs are looked at as they are",
+    }
     return (found, *(replace(found, attack=name, **nothing) for name in _OF_MODELS))
 
 

@@ -16,10 +16,14 @@ from dpaudit.policy import parse_policy
 from dpaudit.reports import html
 from tests.sample_record import sample_record
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright (an extra of `dev`) is not installed")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright (an extra of `dev`) is not installed"
+)
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine, and none is downloaded")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine, and none is downloaded"
+)
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 POLICY = "[gate]\nauc = 0.7\ntpr_at_fpr_0.01 = 0.03\n"
 
@@ -60,7 +64,9 @@ def test_the_page_asks_for_nothing_and_fits_its_window(browser, page_file, width
     page = opened(browser, page_file, width, seen)
     assert seen == [page_file.as_uri()]
     for unfolded in (False, True):
-        page.evaluate("open => document.querySelectorAll('details').forEach(d => { d.open = open })", unfolded)
+        page.evaluate(
+            "open => document.querySelectorAll('details').forEach(d => { d.open = open })", unfolded
+        )
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("document.scripts.length") == 0
     page.context.close()
@@ -100,7 +106,9 @@ def test_axe_finds_no_violation(browser, page_file, width) -> None:
 def test_axe_finds_a_planted_violation(browser, page_file, tmp_path) -> None:
     worse = tmp_path / "worse.html"
     text = page_file.read_text(encoding="utf-8")
-    worse.write_text(text.replace("--soft: #4d5866", "--soft: #c8c8c8").replace('lang="en"', ""), encoding="utf-8")
+    worse.write_text(
+        text.replace("--soft: #4d5866", "--soft: #c8c8c8").replace('lang="en"', ""), encoding="utf-8"
+    )
     page = opened(browser, worse, 1280, [], bypass_csp=True)
     page.evaluate("document.querySelectorAll('svg, table').forEach(e => e.remove())")
     found = axe.Axe().run(page, options={"runOnly": WCAG}).response
