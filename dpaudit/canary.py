@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpaudit.check import BoolArray, FloatArray, IntArray
-from dpaudit.crafting import choose, craft
+from dpaudit.crafting import SECRET, choose, craft
 from dpaudit.errors import UsageError
+from dpaudit.secret import Secrets
 
 Groups = Mapping[str, NDArray[Any]]
 
@@ -29,6 +30,7 @@ class Canaries:
         test_x: (k, ...) records outside the game, for accuracy and as reconstruction candidates.
         test_y: (k,) their labels.
         groups: what the pool is divided by, such as wards or users, each (n,); training does not see it.
+        secrets: where secrets were planted in the pool; None without any.
     """
 
     x: FloatArray
@@ -38,6 +40,7 @@ class Canaries:
     test_x: FloatArray
     test_y: IntArray
     groups: Groups = field(default_factory=dict)
+    secrets: Secrets | None = None
 
     def commitment(self) -> str:
         """SHA-256 of the draw, to be published before training."""
@@ -68,6 +71,7 @@ class Pool:
     test_y: IntArray
     member: BoolArray | None = None
     groups: Groups = field(default_factory=dict)
+    secrets: Secrets | None = None
 
     def as_given(self) -> Canaries:
         """The members of a model that was trained by somebody else.
@@ -88,7 +92,12 @@ class Pool:
         member = np.zeros(len(self.y), dtype=np.bool_)
         for group in (np.flatnonzero(self.canary), np.flatnonzero(~self.canary)):
             member[rng.permutation(group)[: len(group) // 2]] = True
-        return self._with(member)
+        drawn = self._with(member)
+        if self.secrets is None:
+            return drawn
+        # Secrets are drawn anew: those of several runs would otherwise tell about one another.
+        x, secrets = self.secrets.plant(self.x, self.secrets.planted, rng)
+        return replace(drawn, x=x, secrets=secrets)
 
     def _with(self, member: BoolArray) -> Canaries:
         return Canaries(
@@ -99,12 +108,14 @@ class Pool:
             test_x=self.test_x,
             test_y=self.test_y,
             groups=self.groups,
+            secrets=self.secrets,
         )
 
     def sha256(self) -> str:
         """Hash of the pool and the records beside it; without groups, which nothing is trained on."""
         given = () if self.member is None else (self.member,)
-        return _sha256(self.x, self.y, self.canary, self.test_x, self.test_y, *given)
+        planted = () if self.secrets is None else self.secrets.parts()
+        return _sha256(self.x, self.y, self.canary, self.test_x, self.test_y, *given, *planted)
 
 
 def given_pool(
@@ -183,6 +194,7 @@ def make_pool(
     rng: np.random.Generator,
     kind: str = "mislabelled",
     groups: Groups | None = None,
+    secrets: Secrets | None = None,
 ) -> Pool:
     """Set records aside for testing and make canaries of `n_canaries` of the rest.
 
@@ -194,6 +206,7 @@ def make_pool(
         rng: source of the draw.
         kind: see `dpaudit.crafting.craft`.
         groups: (n,) each, to be reported apart.
+        secrets: places for the secrets of canaries of the kind "secret".
 
     Raises:
         UsageError: fewer than 20 records or 2 classes, more canaries than half of the pool, or a kind of
@@ -218,6 +231,9 @@ def make_pool(
     canary[:n_canaries] = True
     features, labels = x[pool].copy(), y[pool].copy()
     features[canary], labels[canary] = craft(kind, features[canary], labels[canary], outside, n_classes, rng)
+    planted = None
+    if kind == SECRET:
+        features, planted = _planted(features, canary, secrets and secrets.of(pool), rng)
     return Pool(
         x=features,
         y=labels,
@@ -225,4 +241,16 @@ def make_pool(
         test_x=x[test],
         test_y=y[test],
         groups={name: values[pool] for name, values in (groups or {}).items()},
+        secrets=planted,
     )
+
+
+def _planted(
+    x: FloatArray, canary: BoolArray, places: Secrets | None, rng: np.random.Generator
+) -> tuple[FloatArray, Secrets]:
+    if places is None:
+        raise UsageError(
+            f'Expected places for secrets in the data source, found none for canary_kind = "{SECRET}". '
+            'Return them as its fourth part, or use "tickets" or "clinical-notes".'
+        )
+    return places.plant(x, np.flatnonzero(canary).astype(np.int64), rng)

@@ -112,9 +112,7 @@ def gate(
 def report(
     record: RecordArgument,
     out: Annotated[Path | None, typer.Option("--out", help="Where to write the page.")] = None,
-    figures: Annotated[
-        Path | None, typer.Option(help="Folder for its figures, for papers and slides.")
-    ] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for its figures as files.")] = None,
     formats: Annotated[str, typer.Option("--format", help="Of the figures: svg, png, pdf.")] = "svg",
 ) -> None:
     """Write the HTML report of a record again, and its figures where asked."""

@@ -18,16 +18,18 @@ from dpaudit.evidence import (
     NoiseSample,
     Note,
     OneRun,
+    Rebuilt,
     Replay,
     Sampling,
     TwoSample,
 )
+from dpaudit.likeness import Panel, Score
 
 _NOUNS = {
     noun.__name__: noun
     for noun in (
         Claim, Phase, Draws, Finding, Guesses, KnownNull, NoiseSample, Note, OneRun, Replay, Sampling,
-        Spending, TwoSample,
+        Panel, Rebuilt, Score, Spending, TwoSample,
     )
 }  # fmt: skip
 Arrays = dict[str, np.ndarray[Any, Any]]

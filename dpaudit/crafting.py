@@ -7,7 +7,8 @@ import numpy as np
 from dpaudit.check import FloatArray, IntArray, one_of
 from dpaudit.errors import UsageError
 
-KINDS = ("mislabelled", "in-distribution", "random", "blank", "adversarial")
+SECRET = "secret"
+KINDS = ("mislabelled", "in-distribution", "random", "blank", "adversarial", SECRET)
 
 
 def choose(kind: str, x: FloatArray, y: IntArray, outside: tuple[FloatArray, IntArray]) -> IntArray:
@@ -42,7 +43,8 @@ def craft(
             feature drawn uniformly between the extremes that it has outside the game, and a random label.
             "blank": every feature at zero, each with a label of its own (Jagielski et al. 2020,
             arXiv:2006.07709, and Annamalai and De Cristofaro 2024, arXiv:2405.14106, audit with one).
-            "adversarial": the label of the class whose mean is farthest.
+            "adversarial": the label of the class whose mean is farthest. "secret": as they are;
+            `dpaudit.secret` plants a secret in each (Carlini et al. 2019, arXiv:1802.08232).
         x: (m, ...) features.
         y: (m,) labels.
         outside: (k, ...) features and (k,) labels of records outside the game.
@@ -54,7 +56,7 @@ def craft(
     """
     m = len(y)
     match kind:
-        case "in-distribution":
+        case "in-distribution" | "secret":
             return x, y
         case "random":
             low, high = outside[0].min(axis=0), outside[0].max(axis=0)

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from dpaudit.check import BoolArray, FloatArray, IntArray
 from dpaudit.claim import Adjacency
+from dpaudit.likeness import Panel, Score
 
 
 class Access(StrEnum):
@@ -278,8 +279,39 @@ BLIND = ("clip not tested", "unwatched steps", WRITTEN)
 CLIP_TESTED = "clip tested from the data on"
 """Check of a note that training was repeated on neighbouring data: it makes up for others."""
 
+NOT_TRIED = "not tried"
+"""Check of a note in which an attack says why it cannot be tried on a run."""
+
 REPEATED = ("clip not tested", WRITTEN)
 """Checks of notes that it makes up for."""
 
-Evidence = KnownNull | TwoSample | OneRun | Guesses | Replay | Sampling | Finding | Note
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilt:
+    """What one attack rebuilt of records under one condition. It describes, and tests no claim.
+
+    Attributes:
+        method: how, in words.
+        condition: "as released", or "without clip and noise".
+        subject: what was rebuilt, in words.
+        real: whether those are records of the data.
+        batch: records in the update.
+        scores: how near it came.
+        panels: pictures, if any may be shown.
+        qualitative: that nothing but looking at it says how near it came.
+    """
+
+    method: str
+    condition: str
+    subject: str
+    real: bool
+    batch: int
+    scores: tuple[Score, ...]
+    source: str
+    access: Access
+    panels: tuple[Panel, ...] = ()
+    qualitative: bool = False
+
+
+Evidence = KnownNull | TwoSample | OneRun | Guesses | Replay | Sampling | Finding | Note | Rebuilt
 """Every kind of evidence."""

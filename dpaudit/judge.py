@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dpaudit import ledger, measure, membership
 from dpaudit.claim import Claim, Sampler
 from dpaudit.estimate import Estimate
-from dpaudit.evidence import BLIND, CLIP_TESTED, REPEATED, Access, Finding, Note
+from dpaudit.evidence import BLIND, CLIP_TESTED, REPEATED, Access, Finding, Note, Rebuilt
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.protocols import View
 from dpaudit.record import Coverage, TargetRecord, TrialRecord
@@ -111,6 +111,7 @@ def _judge(
             plan,
         ),
         weights_sha256=audited.weights_sha256 if audited else "",
+        rebuilt=tuple(e for e in (audited.evidence if audited else ()) if isinstance(e, Rebuilt)),
     )
 
 

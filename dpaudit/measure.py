@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from dpaudit import membership
+from dpaudit import extraction, membership
 from dpaudit.accounting import family_for
-from dpaudit.asking import Game
+from dpaudit.asking import Extracts, Game
 from dpaudit.claim import Adjacency, Claim, Sampler
 from dpaudit.contradictions import family_of_part, part_findings
 from dpaudit.designs import paired_coins
@@ -19,6 +20,7 @@ from dpaudit.disclosure import clustered_ranks, final_scores
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.evidence import (
+    NOT_TRIED,
     Access,
     Evidence,
     Finding,
@@ -26,6 +28,7 @@ from dpaudit.evidence import (
     KnownNull,
     Note,
     OneRun,
+    Rebuilt,
     Replay,
     Sampling,
     TwoSample,
@@ -34,6 +37,7 @@ from dpaudit.membership import series
 from dpaudit.plan import AuditPlan
 from dpaudit.protocols import ModelAttack, StepAttack, View
 from dpaudit.record import Coverage, Curve
+from dpaudit.riding import Describes
 from dpaudit.stats import clusters, evalues, known_null, noise, one_run, reconstruction, sampler
 from dpaudit.stats.family import EpsilonDeltaFamily, Family
 from dpaudit.stats.multiplicity import split
@@ -67,6 +71,8 @@ def weights(plan: AuditPlan) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, attack in attacks_of(plan).items():
         weight = plan.attacks[name].weight
+        if isinstance(attack, Describes):
+            continue
         if isinstance(attack, Game):
             found[f"{name}, anytime"] = weight
         elif name == "step-canary":
@@ -89,15 +95,14 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
     if not views:
         return Measured()
     shares = split(alpha, weights(plan))
-    estimates: list[Estimate] = []
+    estimates, curves = list[Estimate](), list[Curve]()
     findings = list(views[0].findings)
-    curves: list[Curve] = []
     stopped = views[0].stopped is not None
     for evidence in views[0].evidence:
         if isinstance(evidence, Finding):
             findings.append(evidence)
             continue
-        if isinstance(evidence, (Note, Replay, TwoSample)):
+        if isinstance(evidence, (Note, Rebuilt, Replay, TwoSample)):
             continue  # The checklist has it; replays are put together below, and so are games.
         if not composable(claim):
             continue  # What one step shows becomes an epsilon only by composing the steps of a ledger.
@@ -117,11 +122,15 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         joint = noise.replays(parts, alpha=(1 - _LAW_SHARE) * level)
         estimates += [joint] if _holds(joint, stopped) else []
         findings += part_findings(parts, alpha=_LAW_SHARE * level, stopped=stopped)
-    rates: list[Rate] = [
-        _reconstruction_rate(e, claim, plan) for e in views[0].evidence if isinstance(e, Guesses)
-    ]
+    games = (e for e in views[0].evidence if isinstance(e, Guesses))
+    rates: list[Rate] = [_reconstruction_rate(game, claim, plan) for game in games]
     estimates += _of_games(views[0].evidence, claim, plan, shares)
     for name, attack in attacks_of(plan).items():
+        if isinstance(attack, Extracts):
+            told = extraction.told(attack, views, partial(_whole_run, claim, plan), plan, shares[name])
+            estimates += told.estimates
+            rates += told.rates
+            curves += told.curves
         if isinstance(attack, ModelAttack):
             estimates += _of_models(attack, views, claim, plan, shares[attack.name], plan.one_run(name))
             scores = final_scores(attack, views)
@@ -292,13 +301,19 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
         if audited is None:
             status, reason = "NOT RUN", "the training run was lost"
         elif isinstance(attack, StepAttack) and not _rode(attack, audited):
-            status, reason = "NOT APPLICABLE", "no step with per-record gradients was seen"
+            status, reason = "NOT APPLICABLE", _why_not(attack, audited)
         elif isinstance(attack, Game):
             status, reason = _played(attack, audited)
+        elif isinstance(attack, Extracts):
+            status, reason = extraction.ran(attack, runs)
         elif isinstance(attack, ModelAttack):
             status, reason = membership.ran(attack, runs)
         rows.append(Coverage(attack=name, target=target, status=status, access=attack.access, reason=reason))
-    for attack_class in ("attribute inference", "extraction", "gradient inversion"):
+    if not any(isinstance(attack, Extracts) for attack in attacks_of(plan).values()):
+        rows.append(extraction.not_asked(target, audited))
+    for attack_class in ("attribute inference", "gradient inversion"):
+        if attack_class.replace(" ", "-") in plan.attacks:
+            continue
         rows.append(
             Coverage(
                 attack=attack_class,
@@ -319,4 +334,11 @@ def _played(game: Game, audited: View) -> tuple[str, str]:
 
 
 def _rode(attack: StepAttack, view: View) -> bool:
-    return any(getattr(e, "source", None) == attack.name for e in view.evidence)
+    found = [e for e in view.evidence if getattr(e, "source", None) == attack.name]
+    return any(not (isinstance(e, Note) and e.check == NOT_TRIED) for e in found)
+
+
+def _why_not(attack: StepAttack, view: View) -> str:
+    """In the attack's own words, if it has any."""
+    own = [e for e in view.evidence if isinstance(e, Note) and e.source == attack.name]
+    return own[0].measured if own else "no step with per-record gradients was seen"

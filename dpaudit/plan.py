@@ -27,6 +27,7 @@ class DataPlan(_Section):
 
     For a model that is trained already, `source` is what it was trained on and `non_members` what it was not;
     `drawn` says that chance alone, record by record, decided which is which. No canaries can be planted then.
+    `show_records` lets pictures of real records, and of what was rebuilt of them, into record and report.
     """
 
     source: str = "digits"
@@ -35,6 +36,7 @@ class DataPlan(_Section):
     canaries: int = Field(100, ge=0)
     canary_kind: str = "mislabelled"
     test_fraction: float = Field(0.1, gt=0.0, lt=0.9)
+    show_records: bool = False
 
     @model_validator(mode="after")
     def _nothing_is_planted_afterwards(self) -> DataPlan:

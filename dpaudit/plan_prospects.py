@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from dpaudit import accounting, measure
-from dpaudit.asking import Game
+from dpaudit.asking import Extracts, Game
 from dpaudit.canary import Pool
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase
 from dpaudit.errors import UsageError
@@ -23,6 +23,7 @@ from dpaudit.evidence import Access, Guesses, KnownNull, NoiseSample, OneRun, Re
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.prospects import TWICE, Prospect
 from dpaudit.protocols import ModelAttack
+from dpaudit.riding import Describes
 from dpaudit.stats import clusters, evalues, known_null, noise, one_run, power, reconstruction
 from dpaudit.stats.family import Family, GaussianFamily
 from dpaudit.stats.multiplicity import split
@@ -102,6 +103,9 @@ def _opacus_ledger(options: dict[str, Any], records: int) -> Ledger:
 def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, float]) -> Iterator[Prospect]:
     claim = planned.claim
     for name, attack in attacks_of(plan).items():
+        if isinstance(attack, Describes):
+            yield Prospect(name=name, observations="-", alpha=0.0, note="it describes, and tests no claim")
+            continue
         alpha = shares[f"{name}, anytime" if isinstance(attack, Game) else name]
         empty = Prospect(name=name, observations="-", alpha=alpha)
         if isinstance(attack, ModelAttack):
@@ -109,6 +113,12 @@ def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, 
             yield of(plan, attack, pool, claim, alpha)
         elif isinstance(attack, Game):
             yield _game(attack, claim, alpha)
+        elif isinstance(attack, Extracts):
+            yield (
+                _extraction(attack, pool, claim, alpha)
+                if plan.one_run(name)
+                else replace(empty, note="over several runs it does not say what it could show")
+            )
         elif not claim.ledger:
             yield replace(empty, note=f"the steps are not known: {_STATE}")
         elif hasattr(attack, "references") and hasattr(attack, "replays"):
@@ -248,6 +258,29 @@ def _one_run(plan: AuditPlan, attack: ModelAttack, pool: Pool, claim: Claim, alp
         for _ in range(_DRAWS)
     ]
     return _leaking(attack.name, words, draws[0], draws, "every")
+
+
+def _extraction(attack: Extracts, pool: Pool, claim: Claim, alpha: float) -> Prospect:
+    """Choices among candidates in the audited run, if every secret leaks what the claim allows."""
+    wanted = attack.asked.secrets
+    if pool.secrets is None or wanted is None or not pool.secrets.references:
+        note = 'no secret is planted: data.canary_kind = "secret"'
+        return Prospect(name=attack.name, observations="-", alpha=alpha, note=note)
+    family = _replace_one(claim)
+    games, baseline = int(pool.canary.sum()) // 2, 1.0 / (min(wanted.references, pool.secrets.references) + 1)
+    right = reconstruction.success_limit(family, baseline)
+    guesses = Guesses(
+        successes=round(games * right),
+        trials=games,
+        baseline=baseline,
+        unit="run",
+        source=attack.name,
+        access=attack.access,
+        adjacency=Adjacency.REPLACE_ONE,
+    )
+    estimate = one_run.choices(guesses, family, alpha=alpha)
+    words = f"{games} secrets of {round(1 / baseline)}"
+    return _leaking(attack.name, words, estimate, [estimate], "every")
 
 
 def _game(attack: Game, claim: Claim, alpha: float) -> Prospect:

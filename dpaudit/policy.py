@@ -17,6 +17,7 @@ EPSILON_METRICS = ("epsilon_claimed", "epsilon_lower")
 KNOWN_METRICS = (
     *EPSILON_METRICS,
     "auc",
+    "extraction_success",
     "reconstruction_success",
     "tpr_at_fpr_0.001",
     "tpr_at_fpr_0.01",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpaudit.canary import Canaries
-from dpaudit.check import FloatArray
+from dpaudit.check import FloatArray, IntArray
 from dpaudit.claim import Claim, Ledger, Spending
 from dpaudit.evidence import Access, Batch, Evidence, Finding
 
@@ -43,8 +43,12 @@ class View:
         distances: (d, n) how far along each direction the label changes, in standard deviations of the
             features; 0 where it is wrong already, inf where it never changes.
         gradient_norms: (n,) of the loss of each record over all trainable parameters.
+        secret_scores: (s, K + 1) log-probability of each planted secret after what stands before it in its
+            record, and of K others in its place.
+        secret_tokens: (s, w) of each token of the planted secrets under the sampling scheme; 0 behind them.
+        generated: (g, t) tokens of sampled texts.
 
-    The last three are empty unless an attack of the plan asks for them (`Asks`).
+    The last six are empty unless an attack of the plan asks for them (`Asks`).
     """
 
     canaries: Canaries
@@ -66,6 +70,9 @@ class View:
     queries: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 0)))
     distances: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     gradient_norms: FloatArray = field(default_factory=lambda: np.zeros(0))
+    secret_scores: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    secret_tokens: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    generated: IntArray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
 
 
 class StopTraining(BaseException):

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from dpaudit.claim import Adjacency, Claim
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate, Rate
-from dpaudit.evidence import Access, Finding
+from dpaudit.evidence import Access, Finding, Rebuilt
 from dpaudit.verdict import Verdict
 
 SCHEMA_VERSION = 1
@@ -39,7 +39,9 @@ class Curve:
         kind: "roc" (FPR, TPR), "claimed-roc" (FPR, largest TPR the claim allows),
             "histogram-in" / "histogram-out" (bin centre, density), "anytime" (observations, epsilon lower
             bound so far), "epsilon-reported", "epsilon-recomputed" and "epsilon-lower" (steps, epsilon so
-            far), "reconstruction" (baseline, success) or "reconstruction-limit".
+            far), "reconstruction" (baseline, success) or "reconstruction-limit"; "exposure" (bits, share of
+            planted secrets with at least so many) and "extraction" (samples, share of secrets that come out),
+            each with "-out" (of records that were left out) and "-limit" (what the claim allows).
         source: the attack.
         slice: group of records.
         x: abscissa.
@@ -98,6 +100,7 @@ class TargetRecord:
         claim: as it really ran.
         alpha: the error that all tests of this target may spend together.
         caught: for controls, whether the attacks caught it.
+        rebuilt: what attacks rebuilt of records; pictures of real ones only where the plan asks for them.
     """
 
     name: str
@@ -117,6 +120,7 @@ class TargetRecord:
     verdict: Verdict
     caught: bool | None = None
     weights_sha256: str = ""
+    rebuilt: tuple[Rebuilt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

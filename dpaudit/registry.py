@@ -15,16 +15,23 @@ from dpaudit.errors import UsageError, nearest
 TRAININGS: Mapping[str, str] = {
     "plain": "dpaudit.targets.trainer:fit_plain",
     "opacus": "dpaudit.targets.trainer:fit_opacus",
+    "language-model": "dpaudit.targets.language.training:fit_plain",
+    "language-model-opacus": "dpaudit.targets.language.training:fit_opacus",
+    "language-model-lora": "dpaudit.targets.language.hugging_face:fit_lora",
 }
 DATA: Mapping[str, str] = {
     "digits": "dpaudit.targets.datasets:digits",
     "breast-cancer": "dpaudit.targets.datasets:breast_cancer",
+    "tickets": "dpaudit.targets.language.texts:tickets",
+    "clinical-notes": "dpaudit.targets.language.texts:clinical_notes",
 }
 ATTACKS: Mapping[str, str] = {
     "replay": "dpaudit.attacks.replay:ReplayAttack",
     "step-canary": "dpaudit.attacks.step_canary:StepCanary",
     "sampler": "dpaudit.attacks.sampler:SamplerAttack",
     "prior-aware": "dpaudit.attacks.reconstruction.prior_aware:PriorAware",
+    "gradient-inversion": "dpaudit.attacks.reconstruction.gradient_inversion:GradientInversion",
+    "extraction": "dpaudit.attacks.extraction.planted:Extraction",
     "worst-case": "dpaudit.attacks.membership.worst_case:WorstCase",
     "loss-threshold": "dpaudit.attacks.membership.loss_threshold:LossThreshold",
     "lira": "dpaudit.attacks.membership.lira:Lira",
@@ -159,6 +166,7 @@ SCRIPT_TARGET = "dpaudit.targets.script:ScriptTarget"
 LOAD_DATA = "dpaudit.targets.datasets:load"
 
 _PLAIN: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
+_FIXED = ("name", "access", "descriptive", "inverts", "show_records")
 _GROUPS = {"attack": "dpaudit.attacks", "training function": "dpaudit.targets"}
 
 
@@ -239,7 +247,7 @@ def build(kind: str, name: str, table: Mapping[str, str], options: Mapping[str, 
 
 def _check_options(what: str, made: Any, options: Mapping[str, Any]) -> None:
     """Every option is a field, and of its type where that is a plain one, known before training."""
-    right = {field.name for field in fields(made) if field.name not in ("name", "access")}
+    right = {field.name for field in fields(made) if field.name not in _FIXED}
     types = get_type_hints(made)
     for option, value in options.items():
         if option not in right:

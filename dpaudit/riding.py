@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 
 @runtime_checkable
@@ -30,3 +30,26 @@ class Plants(Protocol):
     def planted(self) -> int:
         """How many; 0 for none."""
         ...
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """An attack that shows what can be done and tests no claim: it has no share of the error level."""
+
+    descriptive: bool
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """An attack that may keep pictures of real records, where the plan's `data.show_records` says so."""
+
+    def with_records(self) -> Self:
+        """The same attack, keeping them."""
+        ...
+
+
+@runtime_checkable
+class Inverts(Protocol):
+    """A step attack that wants to differentiate the model of the run by its input."""
+
+    inverts: bool

@@ -196,6 +196,8 @@ def _key(
         "device": device,
         "asked": asdict(asked_of(plan)),
     }
+    if kind == AUDITED and plan.data.show_records:
+        content["show_records"] = True
     return hashlib.sha256(canonical(content).encode()).hexdigest()[:32]
 
 

@@ -30,6 +30,7 @@ from dpaudit.registry import (
     build,
     resolve,
 )
+from dpaudit.riding import Shows
 from dpaudit.store import Store
 
 AUDITED, SHADOW = "audited", "shadow"
@@ -154,10 +155,10 @@ def pool_of(plan: AuditPlan, folder: Path) -> Pool:
 @lru_cache(maxsize=2)
 def _pool(data: DataPlan, seed: int, folder: Path) -> Pool:
     load = resolve("data loader", LOAD_DATA, {})
-    x, y, groups = load(resolve("data source", data.source, DATA, path=folder))
+    x, y, groups, secrets = load(resolve("data source", data.source, DATA, path=folder))
     rng = np.random.default_rng([seed, _POOL_STREAM])
     if data.non_members:
-        *others, theirs = load(resolve("data source", data.non_members, DATA, path=folder))
+        *others, theirs, _ = load(resolve("data source", data.non_members, DATA, path=folder))
         fraction = data.test_fraction
         return given_pool((x, y), tuple(others), test_fraction=fraction, rng=rng, groups=(groups, theirs))
     return make_pool(
@@ -168,6 +169,7 @@ def _pool(data: DataPlan, seed: int, folder: Path) -> Pool:
         rng=rng,
         kind=data.canary_kind,
         groups=groups,
+        secrets=secrets,
     )
 
 
@@ -212,7 +214,9 @@ def attacks_of(plan: AuditPlan) -> dict[str, StepAttack | ModelAttack]:
     Raises:
         UsageError: unknown attack or option.
     """
-    return {name: build("attack", name, ATTACKS, attack.options) for name, attack in plan.attacks.items()}
+    built = {name: build("attack", name, ATTACKS, attack.options) for name, attack in plan.attacks.items()}
+    shown = {name for name, a in built.items() if plan.data.show_records and isinstance(a, Shows)}
+    return {name: attack.with_records() if name in shown else attack for name, attack in built.items()}
 
 
 def step_attacks(plan: AuditPlan) -> tuple[StepAttack, ...]:
@@ -226,12 +230,13 @@ def model_attacks(plan: AuditPlan) -> tuple[ModelAttack, ...]:
 
 
 def asked_of(plan: AuditPlan) -> Asked:
-    """What the model attacks together want of every model."""
-    wanted = [attack.asked for attack in model_attacks(plan) if isinstance(attack, Asks)]
+    """What the attacks on final models together want of every model."""
+    wanted = [attack.asked for attack in attacks_of(plan).values() if isinstance(attack, Asks)]
     return Asked(
         copies=max((asked.copies for asked in wanted), default=0),
         directions=max((asked.directions for asked in wanted), default=0),
         gradients=any(asked.gradients for asked in wanted),
+        secrets=next((asked.secrets for asked in wanted if asked.secrets), None),
     )
 
 

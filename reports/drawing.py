@@ -21,7 +21,7 @@ class Drawing:
     """A figure that is ready for the page.
 
     Attributes:
-        section: "epsilon", "membership" or "reconstruction".
+        section: "epsilon", "membership", "reconstruction" or "rebuilt".
         title: what it shows.
         caption: how to read it.
         svg: the inline SVG.

@@ -1,4 +1,4 @@
-"""The figures of a record as files for papers and slides: SVG, PNG, PDF, the same bytes for the same record."""
+"""Figures of a record as files, for papers and slides: the same bytes for the same record."""
 
 from __future__ import annotations
 

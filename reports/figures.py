@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpaudit.estimate import Rate
 from dpaudit.record import AuditRecord, TargetRecord
-from dpaudit.reports import bounds, course, curves, numbers, svg, tables, words
+from dpaudit.reports import bounds, course, curves, extraction, numbers, rebuilt, svg, tables, words
 from dpaudit.reports.drawing import BLUE, GREY, INK, VERMILION, Drawing, canvas, clipped_name
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ def draw(record: AuditRecord, target: TargetRecord, key: str) -> tuple[Drawing, 
         found = (
             *bounds.draw(target, controls, f"{key}-epsilon"),
             *curves.draw(target, controls, key),
+            *extraction.draw(target, controls, f"{key}-extraction"),
             course.draw(target, f"{key}-course"),
             true_positives(target, controls, f"{key}-tpr"),
+            rebuilt.draw(target, controls, f"{key}-rebuilt"),
         )
     return tuple(drawing for drawing in found if drawing is not None)
 

@@ -37,8 +37,13 @@ def metric_name(name: str) -> str:
             return f"TPR at {float(name.removeprefix('tpr_at_fpr_')) * 100:g} % FPR"
         except ValueError:
             return name
+    if name.startswith("extraction_rate_"):
+        return f"Secrets that {int(name.split('_')[2]):,} samples bring out"
     known = {
         "auc": "AUC",
+        "extraction_success": "Secrets ranked first of all candidates",
+        "extracted_pii_rate": "Recall of secrets in sampled texts",
+        "extracted_pii_precision_rate": "Precision of secrets in sampled texts",
         "reconstruction_success": "Reconstruction success",
         "epsilon_lower": "Lower bound of ε",
         "epsilon_claimed": "Claimed ε",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dpaudit.claim import Claim
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.record import AuditRecord, GateResult, TargetRecord
-from dpaudit.reports import numbers, tables, target_tables, words
+from dpaudit.reports import numbers, rebuilt, tables, target_tables, words
 from dpaudit.reports.tables import Table, metric_name, rate_status, worst_first
 from dpaudit.verdict import Status
 
@@ -181,6 +181,8 @@ class TargetView:
     estimates: Table
     membership: Table
     reconstruction: Table
+    rebuilt: Table
+    rebuilt_words: str
     ledger: Table
     recomputed: Table
     checklist: Table
@@ -211,6 +213,7 @@ class PageView:
     command: str
     plan: str
     created: str
+    embeds_records: bool
 
 
 def page(record: AuditRecord, gate: GateResult | None = None) -> PageView:
@@ -244,6 +247,7 @@ def page(record: AuditRecord, gate: GateResult | None = None) -> PageView:
         command=record.provenance.command,
         plan=record.plan_toml,
         created=record.provenance.created,
+        embeds_records=rebuilt.embeds_records(record),
     )
 
 
@@ -261,6 +265,8 @@ def _target(target: TargetRecord, index: int, record: AuditRecord) -> TargetView
         estimates=target_tables.estimates(target),
         membership=target_tables.rates(target, reconstruction=False),
         reconstruction=target_tables.rates(target, reconstruction=True),
+        rebuilt=rebuilt.table(target),
+        rebuilt_words=rebuilt.sentence(target),
         ledger=target_tables.ledger(target),
         recomputed=target_tables.recomputed(target),
         checklist=target_tables.checklist(target),

@@ -21,6 +21,7 @@ from dpaudit.asking import Asked
 from dpaudit.check import FloatArray, IntArray
 from dpaudit.errors import TrialError, UsageError
 from dpaudit.protocols import View
+from dpaudit.targets.language.likelihoods import with_secrets
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 _BATCH = 4096
@@ -40,6 +41,8 @@ def with_answers(view: View, model: Predict, asked: Asked, device: str) -> View:
     if asked.gradients:
         view = replace(view, gradient_norms=gradient_norms(model, x, y, device))
     if view.scores.shape[1] == 1:
+        if asked.secrets is not None:
+            view = with_secrets(view, model, asked.secrets, device)
         return view  # A token has no neighbour, and a likelihood no label.
     if asked.copies:
         answers = [log_probabilities(model, copy, device) for copy in changed(x, asked.copies)]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dpaudit.check import FloatArray, IntArray, finite
 from dpaudit.errors import UsageError
+from dpaudit.secret import Secrets
 
 USER, MOST_VALUES = "user", 50
 
@@ -30,21 +31,24 @@ def breast_cancer() -> tuple[FloatArray, IntArray]:
     return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.int64)
 
 
-def load(source: Callable[[], Any]) -> tuple[FloatArray, IntArray, dict[str, NDArray[Any]]]:
-    """Call `source` and return finite features (n, ...), integer labels (n,) and groups, without duplicates.
+def load(
+    source: Callable[[], Any],
+) -> tuple[FloatArray, IntArray, dict[str, NDArray[Any]], Secrets | None]:
+    """Call `source` and return features (n, ...), integer labels (n,), groups and places, without duplicates.
 
     A record that is there twice would be in and out at once, so only its first copy stays.
 
     Args:
         source: returns (x, y), or (x, y, groups): a mapping from a name such as "ward" to n values. A group
-            named "user" says whose each record is, and may have any number of values.
+            named "user" says whose each record is, and may have any number of values. A fourth part,
+            `dpaudit.secret.Secrets`, says where secrets can be planted.
 
     Raises:
         UsageError: not arrays of equal length, not finite, labels that are no class indices, or a group that
             does not fit.
     """
     loaded = source()
-    if not isinstance(loaded, tuple) or len(loaded) not in (2, 3):
+    if not isinstance(loaded, tuple) or len(loaded) not in (2, 3, 4):
         raise UsageError(
             f"Expected the data source to return (x, y) or (x, y, groups), found {type(loaded).__name__}. "
             "Return a pair."
@@ -63,8 +67,21 @@ def load(source: Callable[[], Any]) -> tuple[FloatArray, IntArray, dict[str, NDA
     joined = np.concatenate([x.reshape(len(x), -1), y[:, None]], axis=1)
     _, first = np.unique(joined, axis=0, return_index=True)
     keep = np.sort(first)
-    groups = {name: values[keep] for name, values in _groups(loaded[2:], len(y)).items()}
-    return x[keep], y[keep], groups
+    groups = {name: values[keep] for name, values in _groups(loaded[2:3], len(y)).items()}
+    return x[keep], y[keep], groups, _places(loaded[3:], x, keep)
+
+
+def _places(given: tuple[Any, ...], x: FloatArray, keep: IntArray) -> Secrets | None:
+    """Where secrets can be planted in the records that are kept, if the source says so."""
+    if not given or given[0] is None:
+        return None
+    found = given[0]
+    if not isinstance(found, Secrets) or x.ndim != 2 or found.kind.shape != (len(x),):
+        raise UsageError(
+            f"Expected the fourth part to be Secrets of {len(x)} rows of tokens, found "
+            f"{type(found).__name__} beside x of shape {x.shape}. Make it with Secrets.at."
+        )
+    return found.of(keep)
 
 
 def _groups(given: tuple[Any, ...], n: int) -> dict[str, NDArray[Any]]:

@@ -35,6 +35,7 @@ from dpaudit.targets.books import Books
 from dpaudit.targets.bypass import Bypass
 from dpaudit.targets.coupling import Coupling
 from dpaudit.targets.draws import Loaders, Rule, Taken, root_of
+from dpaudit.targets.inversion import Models
 from dpaudit.targets.places import names_of
 from dpaudit.targets.planted import Planted
 from dpaudit.targets.probe import OptimizerProbe
@@ -80,6 +81,7 @@ class Observation:
         self.probes: list[OptimizerProbe] = []
         self._seeds = tuple(seeds)
         self.transcript = transcript
+        self.models = Models(attacks)
         self._taken: Taken | None = None
         self._drawn: Batch | None = None
         self._rate = 1.0
@@ -310,6 +312,7 @@ def observe(
         optimizer = next(o for o in made if isinstance(o, DPOptimizer))
         observation.engine_made(engine, optimizer, made[-1])
         observation.names |= names_of(made[0])
+        observation.models.made(made[0])
         if prepare is not None:
             prepare(optimizer)
         return made

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from dpaudit.matcher import GradientMatcher
 from dpaudit.protocols import Execution, RowArray, Watcher
+from dpaudit.targets.inversion import matcher
 from dpaudit.targets.observe import active
 from dpaudit.targets.rows import flatten
 
@@ -28,7 +30,13 @@ class PlainProbe:
     micro_batches = 1
     precision = float(torch.finfo(torch.float32).eps)
 
-    def __init__(self, optimizer: torch.optim.Optimizer, rows: Callable[[], torch.Tensor]):
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        rows: Callable[[], torch.Tensor],
+        given: Callable[[], tuple[torch.nn.Module, torch.Tensor]] | None = None,
+    ):
+        self._given = given
         self._optimizer = optimizer
         self._rows = rows
         self._original = optimizer.step
@@ -98,6 +106,13 @@ class PlainProbe:
             settings=(self.max_grad_norm,),
             random_state="",
         )
+
+    def matcher(self) -> GradientMatcher | str:
+        """See `dpaudit.matcher.Invertible`."""
+        if self._given is None:
+            return "the model behind the optimizer is not known"
+        model, inputs = self._given()
+        return matcher(model, model, self._parameters, inputs, self.rows(), self.precision)
 
     def _step(self, *args: Any, **kwargs: Any) -> Any:
         self._cache = None

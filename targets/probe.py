@@ -11,9 +11,11 @@ import torch
 from opacus.optimizers import DPOptimizer
 
 from dpaudit.evidence import Movement
+from dpaudit.matcher import GradientMatcher
 from dpaudit.protocols import Execution, RowArray, StepSession, StopTraining, Watcher
 from dpaudit.targets import rows as rows_of
 from dpaudit.targets.execution import Executor, clip_of
+from dpaudit.targets.inversion import Models
 from dpaudit.targets.places import caller
 from dpaudit.targets.rows import flatten
 
@@ -180,6 +182,13 @@ class OptimizerProbe:
         """See `StepOracle.release`. Costs one optimizer step, without forward or backward."""
         edit = None if insert is None and remove is None else lambda: self._edit(insert, remove)
         return self._executor.execute(edit=edit, noise=noise, frozen=frozen).released
+
+    def matcher(self) -> GradientMatcher | str:
+        """See `dpaudit.matcher.Invertible`."""
+        if not self.has_samples or not self.forms_rows:
+            return "no per-record gradients are formed"
+        models = getattr(self._logbook, "models", None) or Models(())
+        return models.matcher(self.parameters, self.rows, self.precision)
 
     def _step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Stand in for `optimizer.step`: observe, insert, execute the real step, report what it released."""

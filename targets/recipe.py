@@ -148,7 +148,7 @@ class Recipe:
         optimizer = self.new_optimizer([p for p in model.parameters() if p.requires_grad])
         loader = self._loader(TensorDataset(features, labels))
         batch: tuple[torch.Tensor, torch.Tensor] = (torch.empty(0), torch.empty(0))
-        PlainProbe(optimizer, lambda: per_record_gradients(model, *batch))
+        PlainProbe(optimizer, lambda: per_record_gradients(model, *batch), lambda: (model, batch[0]))
         scheduler = self.new_scheduler(optimizer, steps=self.epochs * len(loader))
         for _ in range(self.epochs):
             for loaded in loader:

@@ -17,7 +17,7 @@ import numpy as np
 from dpaudit.attacks.event_search.events import Event
 from dpaudit.attacks.event_search.features import Feature, matrix
 from dpaudit.attacks.event_search.learned import LearnedScore, fit_linear, fit_trees
-from dpaudit.attacks.event_search.proposals import propose
+from dpaudit.attacks.event_search.proposals import leading, propose
 from dpaudit.check import FloatArray, IntArray
 from dpaudit.outputs import Outputs, joined
 from dpaudit.stats.event_test import Counts
@@ -97,7 +97,9 @@ def choose(
         None where no feature varies. Costs the number of features times n log n.
     """
     pooled = joined([samples.first, samples.second])
-    features = propose(_thinned(pooled), samples.records)
+    size = samples.first.size
+    order = leading(pooled.rows(slice(0, size)), pooled.rows(slice(size, None)))
+    features = propose(_thinned(pooled), samples.records, order)
     if not features:
         return None
     features = _promising(features, samples, guarantee, caution)

@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the tables that `bench/` measured are pages of the site, at the links that the docs have."""
+"""A hook of MkDocs: tables that `bench/` measured are pages of the site, at the links that the docs have."""
 
 from pathlib import Path
 from typing import Any

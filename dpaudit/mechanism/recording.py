@@ -64,7 +64,7 @@ def _coverage(audit: MechanismAudit) -> tuple[Coverage, ...]:
     )
     nothing = {
         "status": "NOT APPLICABLE",
-        "reason": "no model was trained: outputs are looked at as they are",
+        "reason": "no model was trained: outputs are looked at",
     }
     return (found, *(replace(found, attack=name, **nothing) for name in _OF_MODELS))
 

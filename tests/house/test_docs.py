@@ -1,4 +1,4 @@
-"""The site: every page has its place, every block of code runs, every word of the report is in the glossary."""
+"""The site: every page has its place, every block runs, every word of the report is explained."""
 
 from __future__ import annotations
 

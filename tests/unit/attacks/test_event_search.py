@@ -437,7 +437,10 @@ def grained(rng, size, leaky):
 def union(rng, size, leaky):
     """A hundred letters; every other one, which no threshold joins, is likelier on one side."""
     weights = np.where(np.arange(100) % 2 == 0, 9.0 if leaky else 1.0, 1.0)
-    return [f"letter {i}" for i in rng.choice(100, size=size, p=weights / weights.sum())]
+    return [
+        f"letter {chr(97 + i // 10)}{chr(97 + i % 10)}"
+        for i in rng.choice(100, size=size, p=weights / weights.sum())
+    ]
 
 
 PLANTED = {

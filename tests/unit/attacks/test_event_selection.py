@@ -40,3 +40,12 @@ def test_small_leak_of_a_common_event_is_chosen_on_few_samples(seed: int) -> Non
     assert choice is not None
     share = choice.event.holds(read_array(first)).mean() - choice.event.holds(read_array(second)).mean()
     assert abs(share) > 0.02
+
+
+def test_of_many_columns_the_one_that_differs_is_looked_at() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 400, 200))
+    second[:, 170] += 2.0
+    choice = choose(Samples(first=read_array(first), second=read_array(second)), CLAIM)
+    assert choice is not None
+    assert choice.event.feature.path == "[170]"

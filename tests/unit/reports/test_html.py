@@ -23,8 +23,8 @@ from tests.sample_record import quiet_record, sample_record, with_target
 HOSTILE = "<img src=x onerror=alert(1)>\"'--></style>$x_1$&amp;"
 LIMIT = 500_000
 SECTIONS = (
-    "verdict", "glance", "gates", "epsilon", "membership", "reconstruction", "coverage", "checklist",
-    "provenance", "reproduce", "signoff", "glossary", "raw",
+    "verdict", "glance", "gates", "epsilon", "membership", "reconstruction", "rebuilt", "coverage",
+    "checklist", "provenance", "reproduce", "signoff", "glossary", "raw",
 )  # fmt: skip
 
 

@@ -10,12 +10,12 @@ X, Y = np.arange(120.0).reshape(60, 2), np.arange(60) % 2
 
 
 def test_a_pair_has_no_groups():
-    x, y, groups = load(lambda: (X, Y))
-    assert (x.shape, y.shape, groups) == ((60, 2), (60,), {})
+    x, y, groups, secrets = load(lambda: (X, Y))
+    assert (x.shape, y.shape, groups, secrets) == ((60, 2), (60,), {}, None)
 
 
 def test_groups_stay_with_their_records_where_duplicates_go():
-    x, _, groups = load(
+    x, _, groups, _ = load(
         lambda: (np.concatenate([X, X[:5]]), np.r_[Y, Y[:5]], {"ward": np.r_[X[:, 0], X[:5, 0]] // 40})
     )
     assert len(x) == 60

@@ -1,0 +1,1 @@
+"""Extraction of planted secrets from language models."""

@@ -1,0 +1,1 @@
+"""Language models of characters: generated texts, training, and what is measured of a finished model."""
