@@ -30,6 +30,7 @@ ELSEWHERE = {
     "membership.md": "tests/unit/test_membership_page.py",
     "releases.md": "tests/unit/test_releases_page.py",
     "domains.md": "tests/unit/test_domains_page.py",
+    "extraction.md": "tests/unit/test_extraction_page.py",
 }
 # Prospects and accountants of these pages take a while.
 LONG = {"bound.md", "ledger.md", "verdict.md"}
@@ -53,11 +54,7 @@ class Block:
 
 def blocks(page: str) -> list[Block]:
     text = (DOCS / page).read_text(encoding="utf-8")
-    included = re.compile(r'^--8<-- "([^"]+)"\n', re.MULTILINE)
-    return [
-        Block(kind=kind, file=file, body=included.sub(lambda found: (ROOT / found[1]).read_text(), body))
-        for kind, file, body in FENCE.findall(text)
-    ]
+    return [Block(kind=kind, file=file, body=body) for kind, file, body in FENCE.findall(text)]
 
 
 def commands(block: Block) -> list[str]:
@@ -69,6 +66,11 @@ def test_every_fence_is_of_a_known_kind():
     found = {page: {b.kind for b in blocks(page)} - KINDS for page in PAGES}
     assert {page: kinds for page, kinds in found.items() if kinds} == {}
     assert not [page for page in PAGES if (DOCS / page).read_text().count("\n```") % 2]
+
+
+def test_the_model_of_opacus_is_the_example():
+    (block,) = (block for block in blocks("own_model.md") if block.file == "opacus_model.py")
+    assert block.body == (ROOT / "examples/own_model.py").read_text()
 
 
 def test_pages_that_are_tested_elsewhere_are():

@@ -108,3 +108,11 @@ def test_a_claim_that_cannot_be_is_refused_with_the_name_of_the_file(folder):
 def test_the_published_schema_is_json_and_names_every_field():
     schema = json.loads(json.dumps(json_schema(), allow_nan=False))
     assert set(schema["properties"]) == set(AuditRecord.__dataclass_fields__)
+
+
+def test_a_folder_of_records_says_which_they_are(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / RECORD_NAME).write_bytes(b"{}")
+    with pytest.raises(UsageError, match=r"found nothing\. Name one of its folders: .*a, .*b\."):
+        load(tmp_path)

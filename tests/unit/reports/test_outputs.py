@@ -122,6 +122,15 @@ def test_the_ceiling_speaks_of_comparable_estimates_only() -> None:
     assert view.ceiling(bare) == private.estimates[1].ceiling
 
 
+def test_a_narrow_terminal_has_the_reasons_below_the_table() -> None:
+    record = sample_record()
+    wide, narrow = (printed(record, width, gated(record)) for width in (160, 80))
+    assert "Why" in wide and "Why" not in narrow
+    below = narrow.partition("Trials")[2]
+    assert "Verdict on the claim of broken: Replay: 2.bias received no noise" in " ".join(below.split())
+    assert "The control was caught." not in narrow
+
+
 def test_a_ceiling_of_another_adjacency_is_shown_with_its_name() -> None:
     private = quiet_record().targets[0]
     seen = replace(private.estimates[1], adjacency=Adjacency.REPLACE_ONE, ceiling=3.0, claimed_epsilon=10.7)
