@@ -31,6 +31,9 @@ ELSEWHERE = {
     "releases.md": "tests/unit/test_releases_page.py",
     "domains.md": "tests/unit/test_domains_page.py",
     "extraction.md": "tests/unit/test_extraction_page.py",
+    "reconstruction_games.md": "tests/unit/test_reconstruction_page.py",
+    "ci.md": "tests/house/test_docs_ci.py",
+    "evidence.md": "tests/house/test_docs_ci.py",
 }
 # Prospects and accountants of these pages take a while.
 LONG = {"bound.md", "ledger.md", "verdict.md"}

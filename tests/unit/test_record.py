@@ -116,3 +116,21 @@ def test_a_folder_of_records_says_which_they_are(tmp_path):
         (tmp_path / name / RECORD_NAME).write_bytes(b"{}")
     with pytest.raises(UsageError, match=r"found nothing\. Name one of its folders: .*a, .*b\."):
         load(tmp_path)
+
+
+NEWER = {
+    "provenance": ("salted", "committed", "commitment_sha256", "policy_sha256", "lock_sha256", "excluded"),
+    "trials": ("attempts",),
+}
+
+
+def test_a_record_of_before_these_fields_loads(tmp_path):
+    document = json.loads(dump(sample_record()))
+    for name, fields in NEWER.items():
+        for part in document[name] if isinstance(document[name], list) else [document[name]]:
+            for field in fields:
+                del part[field]
+    (tmp_path / RECORD_NAME).write_text(json.dumps(document))
+    record = load(tmp_path)
+    assert record == sample_record()
+    assert not record.provenance.salted and record.trials[0].attempts == 1
