@@ -61,7 +61,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    lines = (line.removeprefix("$ ") for line in block.body.splitlines())
+    lines = (line.removeprefix("$ ") for line in block.body.replace("\\\n", " ").splitlines())
     return [line for line in lines if line.startswith("dpaudit ")]
 
 
@@ -94,6 +94,11 @@ def reader(tmp_path, monkeypatch):
     score = rng.normal(size=200)
     rows = "\n".join(f"{i},{int(i % 2)},{value}" for i, value in enumerate(score))
     (tmp_path / "scores.csv").write_text(f"record_id,is_member,score\n{rows}\n")
+    people = [f"{10115 + i % 9},19{50 + i % 40}-01-0{1 + i % 9},{'fm'[i % 2]}" for i in range(60)]
+    release = "\n".join(f"{each},{'abc'[i % 3]},p{i}" for i, each in enumerate(people))
+    (tmp_path / "table.csv").write_text(f"postcode,birth_date,sex,diagnosis,who\n{release}\n")
+    register = "\n".join(f"{each},p{i}" for i, each in enumerate(people))
+    (tmp_path / "register.csv").write_text(f"postcode,birth_date,sex,name\n{register}\n")
     (tmp_path / "train.py").write_text("print('trains nothing')\n")
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage/__init__.py").write_text("")
