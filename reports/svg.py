@@ -51,6 +51,8 @@ _REWRITES = tuple(
     )
 )
 _COORDINATES = re.compile(r'\b(?:d|x|y|x1|y1|x2|y2|width|height|transform)="[^"]*"')
+# Words of a user never are in a style; what looks as if they were stays an attribute, where it is escaped.
+_STYLE = re.compile(r' style="([\w#().,:;% -]*)"')
 _LONG = re.compile(r"-?\d+\.\d{2,}")
 # The page needs the text of a figure alone; whoever exports figures asks for the figures as well.
 _KEPT: ContextVar[dict[str, Figure] | None] = ContextVar("figures kept", default=None)
@@ -104,6 +106,20 @@ def inline(figure: Figure, key: str, title: str, description: str) -> str:
         f'<title id="{key}-title">{html.escape(title)}</title>'
         f'<desc id="{key}-desc">{html.escape(description)}</desc>{body}'
     ).strip()
+
+
+def classed(text: str, classes: dict[str, str]) -> str:
+    """An inline SVG whose styles are classes: the few that matplotlib writes come back in every figure.
+
+    Args:
+        text: from `inline`.
+        classes: names by style, to which new ones are added; the page declares them once.
+    """
+
+    def name(match: re.Match[str]) -> str:
+        return f' class="{classes.setdefault(match[1], f"s{len(classes)}")}"'
+
+    return _STYLE.sub(name, text)
 
 
 def _compact(match: re.Match[str]) -> str:

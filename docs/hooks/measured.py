@@ -1,4 +1,4 @@
-"""A hook of MkDocs: files of the repository that the pages link to are part of the site, measured tables too."""
+"""A hook of MkDocs: files outside of `docs/` that pages link to are part of the site, and measured tables."""
 
 import re
 from pathlib import Path
