@@ -62,11 +62,11 @@ def _coverage(audit: MechanismAudit) -> tuple[Coverage, ...]:
         access=Access.RELEASE,
         reason=f"{audit.examples:,} pairs of data sets, {audit.outputs:,} outputs",
     )
-    nothing = {
-        "status": "NOT APPLICABLE",
-        "reason": "no model was trained: outputs are looked at",
-    }
-    return (found, *(replace(found, attack=name, **nothing) for name in _OF_MODELS))
+    why = "no model was trained: outputs are looked at"
+    return (
+        found,
+        *(replace(found, attack=name, status="NOT APPLICABLE", reason=why) for name in _OF_MODELS),
+    )
 
 
 def _target(audit: MechanismAudit) -> TargetRecord:
