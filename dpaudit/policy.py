@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -35,6 +34,8 @@ POLICY_NAMES = ("dpaudit.toml", "pyproject.toml")
 BUILT_IN_PROFILES = {"ci": False, "release": True}
 """Profiles that are there without a table, and whether they are strict."""
 
+_LARGEST = 1e6
+"""No limit is above it: what it would let through, a policy without the limit lets through more openly."""
 _RESERVED = ("profiles", "strict", "targets", "waivers")
 _THRESHOLD_KEYS = ("bound", "limit", "warn")
 _WAIVER_KEYS = ("approver", "expires", "limit", "metric", "reason", "target")
@@ -188,7 +189,7 @@ def _read(file: Path) -> str:
 def _parse(text: str, file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
         raise UsageError(f"Expected {file} to be TOML, found: {error}. Repair that line.") from None
 
 
@@ -284,9 +285,9 @@ def _known_keys(fields: Mapping[str, Any], known: KeyPath, location: str) -> Non
 
 
 def _number(key: str, value: Any, metric: str, location: str) -> float:
-    high = 1.0 if metric in KNOWN_METRICS and metric not in EPSILON_METRICS else math.inf
+    high = 1.0 if metric in KNOWN_METRICS and metric not in EPSILON_METRICS else _LARGEST
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= high
-    if not good or math.isinf(value):
+    if not good:
         raise UsageError(f"Expected {key}={value!r} of {metric} at {location} in [0, {high}]. Name a number.")
     return float(value)
 

@@ -264,7 +264,10 @@ def load(path: Path) -> AuditRecord:
     """
     file = path / RECORD_NAME if path.is_dir() else path
     try:
-        document = json.loads(file.read_bytes())
+        content = file.read_bytes()
+        document = json.loads(content)
+        if b"\\u" in content:  # half a pair of surrogates is text that no report can be written with
+            json.dumps(document, ensure_ascii=False).encode()
     except FileNotFoundError:
         raise UsageError(
             f"Expected a record at {file}, found nothing. Run `dpaudit run` first, or name its folder."
