@@ -15,6 +15,7 @@ from dpaudit import (
     bound_cli,
     gate_cli,
     ledger_cli,
+    linkage_cli,
     mechanism_cli,
     records_cli,
     seal_cli,
@@ -38,6 +39,7 @@ gate_cli.register(app)
 ledger_cli.register(app)
 trace_cli.register(app)
 mechanism_cli.register(app)
+linkage_cli.register(app)
 seal_cli.register(app)
 records_cli.register(app)
 

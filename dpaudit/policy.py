@@ -21,7 +21,9 @@ FLOORS = ("ceiling", "test_accuracy")
 _BOUNDS = {"epsilon_lower": "lower", **dict.fromkeys((*FLOORS, "detectable", "train_accuracy"), "value")}
 KNOWN_METRICS = (
     *EPSILON_METRICS,
+    "attribute_success",
     "auc",
+    "reidentification_success",
     "test_accuracy",
     "train_accuracy",
     "extraction_success",

@@ -119,6 +119,8 @@ def reader(tmp_path, monkeypatch):
     (tmp_path / "audits/next" / RECORD_NAME).write_bytes(dump(quiet_record()))
     (tmp_path / "release.toml").write_text(next(block for block in blocks("toml") if "[gate]" in block))
     (tmp_path / "train.py").write_text("print('trains nothing')\n")
+    rows = (f"{i % 7},{1950 + i % 40},{'mf'[i % 2]},d{i % 3}\n" for i in range(200))
+    (tmp_path / "table.csv").write_text("postcode,birth_year,sex,diagnosis\n" + "".join(rows))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     for block in blocks("python"):
