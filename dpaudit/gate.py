@@ -127,9 +127,15 @@ def _verdict_row(target: TargetRecord) -> GateRow:
 
 def _against(target: TargetRecord) -> str:
     """What the record itself holds against the verdict that a claim was not refuted; empty for nothing."""
-    if target.claim is None:
-        return "The record says NOT REFUTED of a target without a claim."
+    if target.findings:
+        found = target.findings[0]
+        return (
+            f"The record contradicts itself: it says NOT REFUTED, where {found.check} ({found.where}) "
+            f"expected {found.expected}, measured {found.measured}."
+        )
     claim = target.claim
+    if claim is None:
+        return ""
     shown = [
         (estimate.epsilon_lower, estimate.source, max(claim.epsilon, estimate.claimed_epsilon or 0.0))
         for estimate in target.estimates
@@ -140,7 +146,6 @@ def _against(target: TargetRecord) -> str:
         # A release's bound at this delta and its test of the claim look at different lines.
         and (estimate.access is not Access.RELEASE or (estimate.p_value or 0.0) <= estimate.alpha)
     ]
-    shown += [(f.epsilon, f.check, claim.epsilon) for f in target.findings if f.epsilon is not None]
     for epsilon, source, claimed in shown:
         if not epsilon <= claimed * (1 + _ROUNDING):
             return (

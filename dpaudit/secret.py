@@ -155,13 +155,19 @@ class Secrets:
             Tokens (n, t), and the places, of these records alone.
 
         Raises:
-            UsageError: a record without a place for one, or without room.
+            UsageError: a record without a place for one, without a token before it, or without room.
         """
         without = rows[self.kind[rows] < 0]
         if without.size:
             raise UsageError(
                 f"Expected a place for a secret in every canary, found none in {without.size} of "
                 f"{rows.size}. Plant fewer canaries, or name more places."
+            )
+        first = rows[self.start[rows] < 1]
+        if first.size:
+            raise UsageError(
+                f"Expected a token before each secret, found none in record {first[0]}. Begin "
+                "records with one, such as a mark of their beginning."
             )
         x, number, stop = x.copy(), np.full(len(self.kind), -1), self.stop.copy()
         for row in rows:

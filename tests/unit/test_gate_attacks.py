@@ -61,8 +61,12 @@ def test_a_bound_of_a_release_contradicts_only_with_its_test():
     assert evaluate(estimates(**loud, p_value=0.001), today=TODAY).exit_code == 1
 
 
-def test_nothing_is_not_refuted_without_a_claim():
-    assert evaluate(private(claim=None), today=TODAY).exit_code == 1
+@pytest.mark.parametrize("epsilon", [None, 0.1, math.inf])
+def test_any_finding_contradicts_a_quiet_verdict_with_or_without_a_claim(epsilon: float | None):
+    finding = replace(sample_record().targets[1].findings[0], epsilon=epsilon)
+    assert evaluate(private(findings=(finding,)), today=TODAY).exit_code == 1
+    assert evaluate(private(findings=(finding,), claim=None), today=TODAY).exit_code == 1
+    assert evaluate(private(claim=None), today=TODAY).exit_code == 0
 
 
 def test_a_role_that_nobody_knows_is_judged():
