@@ -18,7 +18,7 @@ from dpaudit.errors import UsageError
 from dpaudit.evidence import Access
 from dpaudit.gate import evaluate, parse_policy
 from dpaudit.record import RECORD_NAME, AuditRecord, GateStatus, dump, load
-from dpaudit.reports import sarif
+from dpaudit.reports import markdown, sarif
 from dpaudit.verdict import Status, Verdict
 from tests.sample_record import CLAIM, quiet_record, sample_record, with_target
 
@@ -175,3 +175,10 @@ def test_names_make_no_links_in_sarif():
     record = replace(record, targets=(replace(record.targets[0], name=name),))
     text = sarif.render(record, evaluate(record, parse_policy("[gate]\nauc = 0.1\n", Path("x"))), "r")
     assert "[click]" in text and "](https" not in text
+
+
+def test_names_neither_reorder_nor_colour_a_step_summary():
+    record = replace(quiet_record(), title="one \x1b[31m two \u202e three")
+    command = replace(record.provenance, command="run \u202e \x1b]0;x\x07")
+    text = markdown.render(replace(record, provenance=command))
+    assert "three" in text and not any(char in text for char in "\x1b\x07\u202e")
