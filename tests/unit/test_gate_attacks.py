@@ -182,3 +182,21 @@ def test_names_neither_reorder_nor_colour_a_step_summary():
     command = replace(record.provenance, command="run \u202e \x1b]0;x\x07")
     text = markdown.render(replace(record, provenance=command))
     assert "three" in text and not any(char in text for char in "\x1b\x07\u202e")
+
+
+@pytest.mark.parametrize(
+    ("metric", "own", "profile", "limit"),
+    [
+        ("auc", 0.58, 0.55, 0.55),
+        ("auc", 0.58, 0.6, 0.58),
+        ("ceiling", 3.0, 8.0, 8.0),
+        ("ceiling", 8.0, 3.0, 8.0),
+    ],
+)
+def test_a_profile_is_not_loosened_by_the_limit_of_a_target(
+    metric: str, own: float, profile: float, limit: float
+):
+    text = f"[gate.targets.private]\n{metric} = {own}\n[gate.profiles.release]\n{metric} = {profile}\n"
+    found = parse_policy(text, Path("dpaudit.toml"), "release").thresholds
+    assert [t.limit for t in found if t.target == "private"] == [limit]
+    assert [t.limit for t in found if t.target is None] == [profile]
