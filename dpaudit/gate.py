@@ -162,7 +162,10 @@ def _control_rows(record: AuditRecord) -> list[GateRow]:
         return [_row("control", "", GateStatus.WARN, reason)]
     rows = []
     for target in controls:
-        if target.caught:
+        if target.caught and target.verdict.status is Status.NOT_REFUTED:
+            status = GateStatus.INCONCLUSIVE
+            reason = "The record contradicts itself: the control is called caught, and was not refuted."
+        elif target.caught:
             status, reason = GateStatus.PASS, "The control was caught."
         elif target.caught is None:
             status, reason = GateStatus.NOT_RUN, "It is not known whether the control was caught."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -18,7 +19,7 @@ from dpaudit.errors import UsageError
 from dpaudit.evidence import Access
 from dpaudit.gate import evaluate, parse_policy
 from dpaudit.record import RECORD_NAME, AuditRecord, GateStatus, dump, load
-from dpaudit.reports import markdown, sarif
+from dpaudit.reports import markdown, sarif, trend
 from dpaudit.verdict import Status, Verdict
 from tests.sample_record import CLAIM, quiet_record, sample_record, with_target
 
@@ -200,3 +201,18 @@ def test_a_profile_is_not_loosened_by_the_limit_of_a_target(
     found = parse_policy(text, Path("dpaudit.toml"), "release").thresholds
     assert [t.limit for t in found if t.target == "private"] == [limit]
     assert [t.limit for t in found if t.target is None] == [profile]
+
+
+def test_a_control_that_was_not_refuted_is_not_caught():
+    name = next(target.name for target in quiet_record().targets if target.role == "control")
+    assert evaluate(with_target(quiet_record(), name, caught=True), today=TODAY).exit_code == 0
+    forged = with_target(quiet_record(), name, caught=True, verdict=FORGED)
+    assert evaluate(forged, today=TODAY).exit_code == 3
+
+
+def test_a_folder_of_any_name_is_a_release(tmp_path: Path):
+    folder = tmp_path / os.fsdecode(b"rc\xff $\\bad{$")
+    folder.mkdir()
+    (folder / RECORD_NAME).write_bytes(dump(quiet_record()))
+    found = trend.releases(tmp_path)
+    assert "rc?" in trend.render(found, title=folder.name).encode().decode()
