@@ -173,18 +173,23 @@ class Secrets:
         for row in rows:
             chosen = self.formats[self.kind[row]]
             number[row] = chosen.draw(1, rng)[0]
-            x[row], stop[row] = self._with(x[row], int(row), chosen.spelled(number[row : row + 1])[0])
+            longest = chosen.longest
+            x[row], stop[row] = self._with(
+                x[row], int(row), chosen.spelled(number[row : row + 1])[0], longest
+            )
         kind, stream = np.where(number >= 0, self.kind, -1), int(rng.integers(2**31))
         return x, replace(self, kind=kind, stop=stop, number=number, stream=stream)
 
-    def _with(self, record: FloatArray, row: int, secret: IntArray) -> tuple[FloatArray, int]:
+    def _with(self, record: FloatArray, row: int, secret: IntArray, longest: int) -> tuple[FloatArray, int]:
         said = secret[secret != PADDING]
         behind = record[self.stop[row] :]
         behind = behind[behind != PADDING]
         whole = np.concatenate([record[: self.start[row]], said, behind])
-        if len(whole) > len(record):
+        # Every candidate has to fit, and not the drawn one alone: what fails must not depend on the draw.
+        needed = max(len(whole), int(self.start[row]) + longest)
+        if needed > len(record):
             raise UsageError(
-                f"Expected room for {len(whole)} tokens in record {row}, found {len(record)}. Pad records "
+                f"Expected room for {needed} tokens in record {row}, found {len(record)}. Pad records "
                 f"with {PADDING} for the longest secret."
             )
         padded = np.full(len(record), float(PADDING))
