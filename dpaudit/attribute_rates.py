@@ -62,8 +62,9 @@ def _of_all(
     if family is not None and 0 < baseline < 1:
         limit = reconstruction.success_limit(family, baseline)
     yield _success(right[member], source, "members", alpha, limit=limit)
-    yield _success(out, source, "others", alpha)
-    yield _success(imputed[member], source, "members, by imputation", alpha)
+    # What those give who were not in is no leak, whatever a policy allows.
+    yield _success(out, source, "others", alpha, fine=True)
+    yield _success(imputed[member], source, "members, by imputation", alpha, fine=True)
     yield _over_imputation(right[member], imputed[member], source, alpha)
     yield _over_others(right[member], out, source, alpha)
 
