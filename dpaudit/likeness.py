@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -43,3 +44,16 @@ class Panel:
     column: int
     pixels: tuple[tuple[int, ...], ...]
     real: bool
+
+
+def picture(shape: tuple[int, ...], height: int, width: int) -> tuple[int, int] | None:
+    """Height and width of a record of this shape as a picture; None where it is none.
+
+    Args:
+        shape: (h, w) or (channels, h, w), or of a flat row whose pixels are `height` times `width`.
+        height: 0 to go by the shape.
+        width: likewise.
+    """
+    if height * width and height * width == math.prod(shape):
+        return height, width
+    return (shape[-2], shape[-1]) if len(shape) > 1 and min(shape[-2:]) > 2 else None

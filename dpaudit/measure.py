@@ -10,9 +10,9 @@ from functools import partial
 
 import numpy as np
 
-from dpaudit import extraction, membership
+from dpaudit import extraction, membership, rebuilding
 from dpaudit.accounting import family_for
-from dpaudit.asking import Extracts, Game
+from dpaudit.asking import Extracts, Game, Rebuilds
 from dpaudit.claim import Adjacency, Claim, Sampler
 from dpaudit.contradictions import family_of_part, part_findings
 from dpaudit.designs import paired_coins
@@ -21,7 +21,6 @@ from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.evidence import (
     NOT_TRIED,
-    Access,
     Evidence,
     Finding,
     Guesses,
@@ -306,24 +305,14 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
             status, reason = _played(attack, audited)
         elif isinstance(attack, Extracts):
             status, reason = extraction.ran(attack, runs)
+        elif isinstance(attack, Rebuilds):
+            status, reason = rebuilding.ran(attack, audited)
         elif isinstance(attack, ModelAttack):
             status, reason = membership.ran(attack, runs)
         rows.append(Coverage(attack=name, target=target, status=status, access=attack.access, reason=reason))
     if not any(isinstance(attack, Extracts) for attack in attacks_of(plan).values()):
         rows.append(extraction.not_asked(target, audited))
-    for attack_class in ("attribute inference", "gradient inversion"):
-        if attack_class.replace(" ", "-") in plan.attacks:
-            continue
-        rows.append(
-            Coverage(
-                attack=attack_class,
-                target=target,
-                status="NOT RUN",
-                access=Access.FINAL_MODEL,
-                reason="not part of this plan",
-            )
-        )
-    return rows
+    return rows + rebuilding.not_asked(plan, target)
 
 
 def _played(game: Game, audited: View) -> tuple[str, str]:

@@ -31,6 +31,8 @@ ATTACKS: Mapping[str, str] = {
     "sampler": "dpaudit.attacks.sampler:SamplerAttack",
     "prior-aware": "dpaudit.attacks.reconstruction.prior_aware:PriorAware",
     "gradient-inversion": "dpaudit.attacks.reconstruction.gradient_inversion:GradientInversion",
+    "model-inversion": "dpaudit.attacks.reconstruction.model_inversion:ModelInversion",
+    "informed": "dpaudit.attacks.reconstruction.informed:Informed",
     "extraction": "dpaudit.attacks.extraction.planted:Extraction",
     "worst-case": "dpaudit.attacks.membership.worst_case:WorstCase",
     "loss-threshold": "dpaudit.attacks.membership.loss_threshold:LossThreshold",
