@@ -11,7 +11,8 @@ class Score:
     """How near rebuilt records come to the originals.
 
     Attributes:
-        name: "ssim", "psnr" and "psnr, no box" (dB), or shares of records: "rebuilt", "features", "labels".
+        name: "ssim", "psnr" and "psnr, no box" (dB), "correlation", "average" (correlation with the average
+            of a class), or shares of records: "rebuilt", "features", "labels".
         mean: over the records; NaN without any.
         lower: of a 95 % interval for that mean; it describes, and no verdict rests on it. None without one.
         upper: its other end.

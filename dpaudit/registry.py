@@ -15,6 +15,7 @@ from dpaudit.errors import UsageError, nearest
 TRAININGS: Mapping[str, str] = {
     "plain": "dpaudit.targets.trainer:fit_plain",
     "opacus": "dpaudit.targets.trainer:fit_opacus",
+    "convex": "dpaudit.targets.convex:fit_convex",
     "language-model": "dpaudit.targets.language.training:fit_plain",
     "language-model-opacus": "dpaudit.targets.language.training:fit_opacus",
     "language-model-lora": "dpaudit.targets.language.hugging_face:fit_lora",

@@ -158,6 +158,7 @@ class TargetView:
     membership: Table
     reconstruction: Table
     rebuilt: Table
+    rebuilt_released: Table
     rebuilt_words: str
     ledger: Table
     recomputed: Table
@@ -242,6 +243,7 @@ def _target(target: TargetRecord, index: int, record: AuditRecord) -> TargetView
         membership=target_tables.rates(target, reconstruction=False),
         reconstruction=target_tables.rates(target, reconstruction=True),
         rebuilt=rebuilt.table(target),
+        rebuilt_released=rebuilt.released_table(target),
         rebuilt_words=rebuilt.sentence(target),
         ledger=target_tables.ledger(target),
         recomputed=target_tables.recomputed(target),

@@ -38,7 +38,7 @@ class ModelInversion:
     access: Access = Access.FINAL_MODEL
     restarts: int = 4
     iterations: int = 200
-    smoothness: float = 1.0
+    smoothness: float = 0.1
     height: int = 0
     width: int = 0
     show_records: bool = False
@@ -96,7 +96,10 @@ class ModelInversion:
                 subject="class representatives",
                 real=True,
                 batch=0,
-                scores=tuple(_score(name, found) for name in ("ssim", "psnr", "correlation")),
+                scores=(
+                    *(_score(name, found) for name in ("ssim", "psnr", "correlation")),
+                    _averages([each for each, _, _ in pairs], [inside for _, inside, _ in pairs]),
+                ),
                 source=self.name,
                 access=self.access,
                 panels=panels,
@@ -152,6 +155,17 @@ def _score(name: str, found: list[tuple[dict[str, FloatArray], dict[str, FloatAr
     inside, outside = (np.array([float(pair[i][name].max()) for pair in found]) for i in (0, 1))
     low, high = (-math.inf, likeness.BEST_PSNR) if name == "psnr" else (-1.0, 1.0)
     return likeness.summed_up(name, inside, blind=float(outside.mean()), low=low, high=high)
+
+
+def _averages(made: list[FloatArray], inside: list[FloatArray]) -> Score:
+    """Correlation with the average of the own class, beside that with the averages of the others."""
+    pictures = np.stack([*made, *(each.mean(axis=0) for each in inside)]).reshape(2 * len(made), -1)
+    flat = pictures - pictures.mean(axis=1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-300)
+    table = flat[: len(made)] @ flat[len(made) :].T
+    others = table[~np.eye(len(made), dtype=bool)]
+    blind = float(others.mean()) if others.size else None
+    return likeness.summed_up("average", np.diagonal(table).copy(), blind=blind, low=-1.0, high=1.0)
 
 
 def _why_not(view: View, size: tuple[int, int] | None) -> str:
