@@ -1,4 +1,4 @@
-"""What attacks rebuild of a target's data, in the run and from its final model. It describes, and tests no claim."""
+"""What attacks rebuild of a target's data, in the run and from its final model: it tests no claim."""
 
 from __future__ import annotations
 

@@ -132,9 +132,9 @@ def _of_model(item: Rebuilt) -> str:
     measure = "SSIM" if name == "ssim" else "PSNR in dB"
     if item.qualitative:
         return (
-            f"Qualitative: {item.subject} of the final model have a mean {measure} of {_with_interval(score)} "
-            f"with the nearest record of their class that was trained on, and of {_value(name, score.blind)} "
-            "with the nearest of as many that were not. No epsilon is compared with this."
+            f"Qualitative: {item.subject} of the final model have a mean {measure} of "
+            f"{_with_interval(score)} with the nearest record of their class that was trained on, and of "
+            f"{_value(name, score.blind)} with the nearest of as many that were not. No epsilon is compared with this."
         )
     return (
         f"From the final model, whoever knows all other records rebuilt {item.subject} with a mean {measure} "

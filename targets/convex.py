@@ -21,7 +21,7 @@ def fit_convex(
     weight_decay: float = 0.01,
     iterations: int = 500,
 ) -> nn.Module:
-    """Minimise mean cross-entropy plus weight_decay / 2 times the squared norm of weights and bias, by L-BFGS.
+    """Minimise mean cross-entropy plus weight_decay / 2 times the squared norm of all weights, by L-BFGS.
 
     In double precision, because what is left of the gradient at the end is what hides a record. The released
     weights are rounded to single precision. The optimum is one whatever the seed.

@@ -1,4 +1,4 @@
-"""What a final model takes for each of its classes, found by its gradients; and its weights where it is linear."""
+"""What a final model takes for each of its classes, found by its gradients; and weights of linear models."""
 
 from __future__ import annotations
 
@@ -51,22 +51,25 @@ def representatives(
     unit = torch.as_tensor(start, dtype=torch.float32, device=device).clamp(0, 1).requires_grad_()
     adam = torch.optim.Adam([unit], lr=_RATE)
 
-    def climbed() -> torch.Tensor:
+    def said() -> torch.Tensor:
         logits = model(low + span * unit)
-        said = torch.log_softmax(logits, dim=-1)[torch.arange(len(label)), label]
-        return said - asked.smoothness * _variation(unit.reshape(len(label), -1, *size))
+        return torch.log_softmax(logits, dim=-1)[torch.arange(len(label)), label]
+
+    def worth() -> torch.Tensor:
+        return said() - asked.smoothness * _variation(unit.reshape(len(label), -1, *size))
 
     try:
         with torch.enable_grad():
+            torch.autograd.grad(said().sum(), unit)  # Raises where nothing leads back to the inputs.
             for _ in range(asked.iterations):
-                (slope,) = torch.autograd.grad(climbed().sum(), unit)
+                (slope,) = torch.autograd.grad(worth().sum(), unit)
                 unit.grad = -slope
                 adam.step()
                 unit.data.clamp_(0, 1)
     except (RuntimeError, NotImplementedError):
-        return np.zeros(0)  # Nothing leads back from its answers to its inputs.
+        return np.zeros(0)
     with torch.no_grad():
-        reached = climbed().reshape(classes, asked.restarts)
+        reached = worth().reshape(classes, asked.restarts)
     best = reached.argmax(dim=1) + asked.restarts * torch.arange(classes, device=device)
     found: FloatArray = (low + span * unit.detach()[best]).double().cpu().numpy()
     return found
@@ -90,7 +93,8 @@ def linear(model: Predict, x: FloatArray, scores: FloatArray) -> FloatArray:
         x: records (n, ...).
         scores: log-probabilities (n, classes) of the model.
     """
-    parts = [part for part in model.modules() if isinstance(part, nn.Linear)] if _is_module(model) else []
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    parts = [part for part in modules if isinstance(part, nn.Linear)]
     if len(parts) != 1 or parts[0].in_features != x[0].size or parts[0].out_features != scores.shape[1]:
         return np.zeros((0, 0))
     weight = parts[0].weight.detach().double().cpu().numpy()
@@ -99,7 +103,3 @@ def linear(model: Predict, x: FloatArray, scores: FloatArray) -> FloatArray:
     own = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     found = np.concatenate([weight, bias[:, None]], axis=1)
     return found if np.allclose(own, scores, rtol=_EXACT, atol=_EXACT) else np.zeros((0, 0))
-
-
-def _is_module(model: Predict) -> bool:
-    return isinstance(model, nn.Module)

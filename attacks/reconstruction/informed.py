@@ -18,7 +18,7 @@ from dpaudit.attacks.reconstruction import cards, likeness
 from dpaudit.attacks.reconstruction.model_inversion import as_pictures
 from dpaudit.check import FloatArray, IntArray, in_range
 from dpaudit.evidence import Access, Rebuilt
-from dpaudit.likeness import picture
+from dpaudit.likeness import Panel, picture
 from dpaudit.protocols import View
 
 EXACT = 0.9
@@ -81,7 +81,8 @@ class Informed:
             ),
             likeness.share("labels", labels[:count] == pool.train_y[:count]),
         ]
-        size, panels = picture(pool.x.shape[1:], self.height, self.width), ()
+        size = picture(pool.x.shape[1:], self.height, self.width)
+        panels: tuple[Panel, ...] = ()
         if size is not None:
             shown, originals = (as_pictures(each, size) for each in (found, wanted))
             like = likeness.ssim(shown, originals, span)

@@ -13,7 +13,7 @@ import numpy as np
 
 from dpaudit.asking import Asked, RepresentativesAsked
 from dpaudit.attacks.reconstruction import cards, likeness
-from dpaudit.check import FloatArray, in_range
+from dpaudit.check import BoolArray, FloatArray, in_range
 from dpaudit.evidence import Access, Rebuilt
 from dpaudit.likeness import Panel, Score, picture
 from dpaudit.protocols import View
@@ -144,7 +144,7 @@ def near(one: FloatArray, others: FloatArray, span: float) -> dict[str, FloatArr
     }
 
 
-def _beside(pictures: FloatArray, chosen: FloatArray, member: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _beside(pictures: FloatArray, chosen: BoolArray, member: BoolArray) -> tuple[FloatArray, FloatArray]:
     """As many records that were trained on as others: of more, the nearest is nearer by chance."""
     inside, outside = pictures[chosen & member], pictures[chosen & ~member]
     count = min(len(inside), len(outside))
