@@ -134,7 +134,8 @@ def _of_model(item: Rebuilt) -> str:
         return (
             f"Qualitative: {item.subject} of the final model have a mean {measure} of "
             f"{_with_interval(score)} with the nearest record of their class that was trained on, and of "
-            f"{_value(name, score.blind)} with the nearest of as many that were not. No epsilon is compared with this."
+            f"{_value(name, score.blind)} with the nearest of as many that were not. "
+            "No epsilon is compared with this."
         )
     return (
         f"From the final model, whoever knows all other records rebuilt {item.subject} with a mean {measure} "
