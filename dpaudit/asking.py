@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from dpaudit.check import BoolArray, FloatArray
-from dpaudit.evidence import Access, Rebuilt
+import numpy as np
+
+from dpaudit.attribute import Attribute
+from dpaudit.check import BoolArray, FloatArray, IntArray
+from dpaudit.evidence import Access, Guesses, Rebuilt
 from dpaudit.protocols import View
 
 
@@ -56,6 +60,7 @@ class Asked:
         copies: changed copies of each record to be scored.
         directions: along which the nearest change of the label is looked for.
         gradients: whether each record's gradient is measured.
+        attribute: a column in which each record is scored with every value that it may have.
         secrets: what is wanted about planted secrets; None for nothing.
         representatives: of classes, of the audited model alone; None for none.
         linear: whether the weights are wanted, of the audited model alone, where it is linear.
@@ -64,6 +69,7 @@ class Asked:
     copies: int = 0
     directions: int = 0
     gradients: bool = False
+    attribute: Attribute | None = None
     secrets: SecretsAsked | None = None
     representatives: RepresentativesAsked | None = None
     linear: bool = False
@@ -153,6 +159,70 @@ class Rebuilds(Protocol):
 
     def rebuilt(self, view: View) -> tuple[Rebuilt, ...] | str:
         """What it made of the audited model, or the reason why nothing."""
+        ...
+
+
+@runtime_checkable
+class Guessing(Protocol):
+    """A model attack that guesses something about each record, right or wrong."""
+
+    def guesses(self, target: View, shadows: Sequence[View]) -> tuple[BoolArray, BoolArray] | None:
+        """Whether each record is guessed right, (n,): by the attack, and without a model; None if unable."""
+        ...
+
+
+@runtime_checkable
+class SeveralTests(Protocol):
+    """An attack whose evidence is of several tests, which share its weight evenly."""
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """Source of the evidence of each."""
+        ...
+
+
+@runtime_checkable
+class LineUp(Protocol):
+    """An attack for which models are trained with one of n candidates each. Its fields are its recipe."""
+
+    @property
+    def name(self) -> str:
+        """In the plan and in the report."""
+        ...
+
+    @property
+    def access(self) -> Access:
+        """What its adversary sees."""
+        ...
+
+    @property
+    def models(self) -> int:
+        """How many are trained: a game with each, but for those that the adversary learns from."""
+        ...
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of candidates, smallest first; one of the most is drawn for each model."""
+        ...
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """Source of the evidence of each."""
+        ...
+
+    @property
+    def fitted(self) -> bool:
+        """Whether training starts where all other records are fitted: the adversary chose those weights."""
+        ...
+
+    def labels(self, log_probabilities: FloatArray, own: IntArray) -> IntArray:
+        """(n,) labels of the candidates, given (n, classes) before training and their own."""
+        ...
+
+    def evidence(
+        self, log_probabilities: FloatArray, labels: IntArray, secrets: IntArray, rng: np.random.Generator
+    ) -> tuple[Guesses, ...]:
+        """Of games, from (M, n, classes) of final models and the (M,) candidates that were in."""
         ...
 
 

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING, Any
 
 from dpaudit.errors import UsageError, nearest
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray = NDArray[np.float64]
+    BoolArray = NDArray[np.bool_]
+    IntArray = NDArray[np.int64]
+
+_ARRAYS = {"FloatArray": "float64", "BoolArray": "bool_", "IntArray": "int64"}
+
+
+def __getattr__(name: str) -> Any:
+    """The types of arrays, made when they are asked for: a gate needs none, and numpy takes its time."""
+    if name not in _ARRAYS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import numpy as np
+    from numpy.typing import NDArray
+
+    kind: Any = getattr(np, _ARRAYS[name])
+    return NDArray[kind]
 
 
 def in_range(
@@ -41,6 +56,8 @@ def one_of(name: str, value: str, known: Collection[str]) -> str:
 
 def finite(name: str, values: ArrayLike) -> FloatArray:
     """Return `values` as float64, or raise `UsageError` naming the first position that is not finite."""
+    import numpy as np
+
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

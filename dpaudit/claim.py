@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from dpaudit.check import FloatArray, in_range
+from dpaudit.check import in_range
+
+if TYPE_CHECKING:
+    from dpaudit.check import FloatArray
 
 
 class Adjacency(StrEnum):

@@ -1,20 +1,29 @@
-"""The command line: `dpaudit init`, `run`, `gate`, `report`, `show`."""
+"""The command line: `dpaudit init`, `run`, `report`, `show`, `schema`; other commands register here."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from dpaudit import __version__, bound_cli, ledger_cli, mechanism_cli, trace_cli
+from dpaudit import (
+    __version__,
+    bound_cli,
+    gate_cli,
+    ledger_cli,
+    linkage_cli,
+    mechanism_cli,
+    records_cli,
+    seal_cli,
+    trace_cli,
+)
+from dpaudit.claim_cli import AsJson
 from dpaudit.errors import DpauditError, Interrupted, UsageError
-
-if TYPE_CHECKING:
-    from dpaudit.policy import Policy
-    from dpaudit.record import AuditRecord
+from dpaudit.gate_cli import policy_of
 
 app = typer.Typer(
     help="Check a claimed (epsilon, delta) before release: train, attack, measure, judge, report.",
@@ -26,9 +35,13 @@ app = typer.Typer(
 )
 
 bound_cli.register(app)
+gate_cli.register(app)
 ledger_cli.register(app)
 trace_cli.register(app)
 mechanism_cli.register(app)
+linkage_cli.register(app)
+seal_cli.register(app)
+records_cli.register(app)
 
 RecordArgument = Annotated[Path, typer.Argument(help="Folder of the record, or its record.json.")]
 _OUT = Path("audits")
@@ -47,6 +60,7 @@ def _root(
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write the plan.")] = Path("dpaudit-plan.toml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the default plan, to be edited."""
     from dpaudit.plan import default_toml
@@ -55,7 +69,8 @@ def init(
     if path.exists() and not force:
         raise UsageError(f"Expected no file at {path}, found one. Choose another name, or use --force.")
     write_atomic(path, default_toml().encode())
-    typer.echo(f"Wrote {path}. Edit it, then: dpaudit run {path}")
+    said = f"Wrote {path}. Edit it, then: dpaudit run {path}"
+    typer.echo(json.dumps({"plan": str(path)}) if as_json else said)
 
 
 @app.command()
@@ -77,6 +92,7 @@ def run(
     overrides += [f"compute.{key}={value}" for key, value in given.items() if value is not None]
     audit_plan, text = read(plan, overrides)
     folder = out or _OUT / (plan.stem if plan else "default")
+    from dpaudit.policy import find_policy
     from dpaudit.progress import follow
     from dpaudit.run import Job
     from dpaudit.run import run as run_events
@@ -87,6 +103,7 @@ def run(
         plan_folder=(plan.parent if plan else Path.cwd()).resolve(),
         out=folder,
         command=shlex.join(["dpaudit", *sys.argv[1:]]),
+        policy_sha256=find_policy(Path.cwd()).sha256,
     )
     try:
         follow(run_events(job), quiet=quiet or as_json)
@@ -98,29 +115,20 @@ def run(
 
 
 @app.command()
-def gate(
-    record: RecordArgument,
-    policy: Annotated[Path | None, typer.Option(help="TOML file with a [gate] table.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
-    """Judge a record by a policy; the exit code says how it went. Needs no GPU and no training."""
-    raise typer.Exit(_gate(record, policy, junit, as_json))
-
-
-@app.command()
 def report(
     record: RecordArgument,
     out: Annotated[Path | None, typer.Option("--out", help="Where to write the page.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the HTML report of a record again."""
     path = _write_reports(record, out)
-    typer.echo(f"Report: {path}")
+    typer.echo(json.dumps({"report": str(path)}) if as_json else f"Report: {path}")
 
 
 @app.command()
 def show(
-    record: RecordArgument, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+    record: RecordArgument,
+    as_json: AsJson = False,
 ) -> None:
     """Print the verdict table of a record."""
     _show(record, quiet=False, as_json=as_json)
@@ -129,8 +137,6 @@ def show(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of record.json."""
-    import json
-
     from dpaudit.record import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=1, sort_keys=True))
@@ -146,7 +152,7 @@ def _write_reports(record_path: Path, out: Path | None = None) -> Path:
     record = load(record_path)
     folder = record_path if record_path.is_dir() else record_path.parent
     target = out or folder / "report.html"
-    write_atomic(target, html.render(record, evaluate(record, _policy(record, None))).encode())
+    write_atomic(target, html.render(record, evaluate(record, policy_of(record, None))).encode())
     return target
 
 
@@ -167,51 +173,13 @@ def _show(record_path: Path, *, quiet: bool, as_json: bool) -> None:
             typer.echo(f"Report: {page}")
 
 
-def _gate(record_path: Path, policy_file: Path | None, junit_file: Path | None, as_json: bool) -> int:
-    """Evaluate the policy, print the gates, write what was asked for; returns the exit code."""
-    import os
-
-    from rich.console import Console
-
-    from dpaudit.gate import evaluate
-    from dpaudit.record import load
-    from dpaudit.reports import jsonview, junit, markdown, text
-    from dpaudit.store import write_atomic
-
-    record = load(record_path)
-    result = evaluate(record, _policy(record, policy_file))
-    if junit_file is not None:
-        write_atomic(junit_file, junit.render(record, result).encode())
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(markdown.render(record, result))
-    if as_json:
-        typer.echo(jsonview.render(record, result), nl=False)
-    else:
-        text.print_summary(record, Console(), result)
-    return result.exit_code
-
-
-def _policy(record: AuditRecord, file: Path | None) -> Policy:
-    """The policy named, else that of the current folder, else the [gate] table of the record's own plan."""
-    from dpaudit.policy import find_policy, load_policy, parse_policy
-
-    if file is not None:
-        return load_policy(file)
-    here = find_policy(Path.cwd())
-    if here.thresholds or not record.plan.get("gate"):
-        return here
-    return parse_policy(record.plan_toml, Path("plan.toml"))
-
-
 def _exit_code(record_path: Path) -> int:
     """Exit code of a record under the policy that applies here."""
     from dpaudit.gate import evaluate
     from dpaudit.record import load
 
     record = load(record_path)
-    return evaluate(record, _policy(record, None)).exit_code
+    return evaluate(record, policy_of(record, None)).exit_code
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from dpaudit.check import BoolArray, FloatArray, IntArray
 from dpaudit.claim import Claim, Phase, Spending
 from dpaudit.evidence import (
     Draws,
@@ -32,6 +33,8 @@ _NOUNS = {
         Panel, Rebuilt, Score, Spending, TwoSample,
     )
 }  # fmt: skip
+# Nouns name these where types are checked only: who reads a record needs no arrays.
+_ARRAY_TYPES = {"BoolArray": BoolArray, "FloatArray": FloatArray, "IntArray": IntArray}
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
@@ -73,7 +76,7 @@ def decode(value: Any, arrays: Arrays) -> Any:
     if "float" in value:
         return float(value["float"])
     noun = _NOUNS[value["noun"]]
-    hints = get_type_hints(noun)
+    hints = get_type_hints(noun, localns=_ARRAY_TYPES)
     inner = {name: _as(hints[name], decode(item, arrays)) for name, item in value["fields"].items()}
     return noun(**inner)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from dpaudit.check import BoolArray, FloatArray, IntArray
 from dpaudit.claim import Adjacency
 from dpaudit.likeness import Panel, Score
+
+if TYPE_CHECKING:
+    from dpaudit.check import BoolArray, FloatArray, IntArray
 
 
 class Access(StrEnum):

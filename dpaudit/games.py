@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from dpaudit.asking import Game
+from dpaudit.asking import Game, LineUp
+from dpaudit.canary import Canaries
 from dpaudit.claim import Adjacency
-from dpaudit.evidence import TwoSample
+from dpaudit.evidence import Evidence, Guesses, TwoSample
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.protocols import View
-from dpaudit.registry import PLAY, STACKABLE, resolve
+from dpaudit.registry import LINE_UP, PLAY, STACKABLE, resolve
 from dpaudit.trial import (
     TrialSpec,
     attacks_of,
@@ -29,9 +31,9 @@ TOGETHER = 64
 _STREAM = 0x6A3E
 
 
-def games_of(plan: AuditPlan) -> dict[str, Game]:
+def games_of(plan: AuditPlan) -> dict[str, Game | LineUp]:
     """Those attacks of a plan, by name."""
-    return {name: attack for name, attack in attacks_of(plan).items() if isinstance(attack, Game)}
+    return {name: attack for name, attack in attacks_of(plan).items() if isinstance(attack, (Game, LineUp))}
 
 
 def trials_of(plan: AuditPlan, target: TargetPlan, fit: object) -> Iterator[tuple[str, int]]:
@@ -59,18 +61,12 @@ def execute_game(spec: TrialSpec) -> float:
     at = [place.index(name) for place, name in zip(places, (spec.target, spec.kind), strict=True)]
     rng = np.random.default_rng([spec.plan.seed, _STREAM, *at, spec.index])
     count = min(TOGETHER, game.models - TOGETHER * spec.index)
-    coins = rng.permutation(np.arange(count) % 2 == 0)
-    seeds = rng.integers(2**31, size=count).tolist()
     with explained(target):
-        play = resolve("game", PLAY, {})
-        scores = play(game, fit, spec.plan.options_of(target), canaries, coins, seeds, spec.device)
-    evidence = TwoSample(
-        scores_in=scores[coins],
-        scores_out=scores[~coins],
-        source=game.name,
-        access=game.access,
-        adjacency=Adjacency.ADD_REMOVE,
-    )
+        evidence: tuple[Evidence, ...] = (
+            _line_up(game, fit, spec, canaries, count, rng)
+            if isinstance(game, LineUp)
+            else _two_samples(game, fit, spec, canaries, count, rng)
+        )
     view = View(
         canaries=canaries,
         scores=np.zeros((len(canaries.y), 0)),
@@ -78,20 +74,62 @@ def execute_game(spec: TrialSpec) -> float:
         train_accuracy=float("nan"),
         n_parameters=0,
         claim=None,
-        evidence=(evidence,),
+        evidence=evidence,
         seconds=time.perf_counter() - start,
     )
     save_view(spec, view)
     return view.seconds
 
 
+def _two_samples(
+    game: Game,
+    fit: Callable[..., Any],
+    spec: TrialSpec,
+    canaries: Canaries,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[TwoSample, ...]:
+    """Scores of models with and without one record."""
+    coins = rng.permutation(np.arange(count) % 2 == 0)
+    seeds = rng.integers(2**31, size=count).tolist()
+    play = resolve("game", PLAY, {})
+    scores = play(game, fit, spec.plan.options_of(target_of(spec)), canaries, coins, seeds, spec.device)
+    found = TwoSample(
+        scores_in=scores[coins],
+        scores_out=scores[~coins],
+        source=game.name,
+        access=game.access,
+        adjacency=Adjacency.ADD_REMOVE,
+    )
+    return (found,)
+
+
+def _line_up(
+    game: LineUp,
+    fit: Callable[..., Any],
+    spec: TrialSpec,
+    canaries: Canaries,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[Guesses, ...]:
+    """Guesses at which of n candidates each model was trained on."""
+    play = resolve("game", LINE_UP, {})
+    found: tuple[Guesses, ...] = play(
+        game, fit, spec.plan.options_of(target_of(spec)), canaries, count, rng, spec.device
+    )
+    return found
+
+
 def with_games(audited: View, played: Sequence[View]) -> View:
     """The audited run, with the scores of all trials of each game behind its own evidence."""
     parts: dict[str, list[TwoSample]] = {}
+    counts: dict[str, Guesses] = {}
     for view in played:
         for item in view.evidence:
             if isinstance(item, TwoSample):
                 parts.setdefault(item.source, []).append(item)
+            elif isinstance(item, Guesses):
+                counts[item.source] = _together(counts.get(item.source), item)
     whole = [
         replace(
             each[0],
@@ -100,4 +138,11 @@ def with_games(audited: View, played: Sequence[View]) -> View:
         )
         for each in parts.values()
     ]
-    return replace(audited, evidence=(*audited.evidence, *whole))
+    return replace(audited, evidence=(*audited.evidence, *whole, *counts.values()))
+
+
+def _together(before: Guesses | None, more: Guesses) -> Guesses:
+    """Games of several trials as one count."""
+    if before is None:
+        return more
+    return replace(more, successes=before.successes + more.successes, trials=before.trials + more.trials)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 
+from dpaudit.baseline import Baseline
+from dpaudit.baseline import rows as held_against
 from dpaudit.errors import UsageError, nearest
+from dpaudit.gauges import Measured, measure
 from dpaudit.policy import (
+    FLOORS,
     KNOWN_METRICS,
     Policy,
     Threshold,
@@ -27,23 +30,20 @@ _MISSING = ("lost", "planned")
 _LETS_THROUGH = (GateStatus.PASS, GateStatus.WARN, GateStatus.WAIVED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Measured:
-    """The value that decides one metric of one target. `power` is the largest it could have shown."""
-
-    value: float | None
-    source: str = ""
-    power: float = math.inf
-    missing: str = ""
-
-
-def evaluate(record: AuditRecord, policy: Policy | None = None, *, today: date | None = None) -> GateResult:
+def evaluate(
+    record: AuditRecord,
+    policy: Policy | None = None,
+    *,
+    today: date | None = None,
+    baseline: Baseline | None = None,
+) -> GateResult:
     """Judge a record by its verdicts, its trials and the limits of a policy.
 
     Args:
         record: the audit. Its own status is not trusted: it is derived again from targets and trials.
         policy: limits and waivers; None asks for the verdict only.
         today: the day at which waivers are judged; the default is this day.
+        baseline: what earlier releases measured; a rate that is worse by its interval fails.
 
     Returns:
         One row per gate and the exit code: 1 refuted or a limit exceeded, 4 trials missing, 3 too
@@ -62,15 +62,22 @@ def evaluate(record: AuditRecord, policy: Policy | None = None, *, today: date |
         verdicts = [_row("verdict", "", GateStatus.NOT_RUN, "No target was audited.")]
     limits = [_limit_row(item, target, record, policy, today) for item, target in _pairs(record, policy)]
     trials = _trials_row(record)
-    rows = (*verdicts, *_control_rows(record), trials, *limits)
-    status, code, reason = _decide(verdicts, trials, rows)
+    worse = held_against(record, baseline) if baseline else []
+    rows = (*verdicts, *_control_rows(record), trials, *limits, *worse)
+    status, code, reason = _decide(verdicts, trials, rows, strict=policy.strict)
     return GateResult(
-        status=status, exit_code=code, reason=reason, rows=rows, policy=policy.file, date=today.isoformat()
+        status=status,
+        exit_code=code,
+        reason=reason,
+        rows=rows,
+        policy=policy.file,
+        date=today.isoformat(),
+        profile=policy.profile,
     )
 
 
 def _decide(
-    verdicts: list[GateRow], trials: GateRow, rows: tuple[GateRow, ...]
+    verdicts: list[GateRow], trials: GateRow, rows: tuple[GateRow, ...], *, strict: bool
 ) -> tuple[GateStatus, int, str]:
     """The first thing that stops a release, worst first."""
 
@@ -87,7 +94,7 @@ def _decide(
         return GateStatus.INCONCLUSIVE, 3, row.reason
     for status in (GateStatus.WARN, GateStatus.WAIVED):
         if row := first(rows, status):
-            return status, 0, row.reason
+            return (GateStatus.FAIL, 1, f"Strict: {row.reason}") if strict else (status, 0, row.reason)
     return GateStatus.PASS, 0, "Every gate let the release through."
 
 
@@ -177,11 +184,7 @@ def _pairs(record: AuditRecord, policy: Policy) -> Iterator[tuple[Threshold, Tar
 def _limit_row(
     item: Threshold, target: TargetRecord, record: AuditRecord, policy: Policy, today: date
 ) -> GateRow:
-    measure: Callable[[TargetRecord, AuditRecord, Threshold], _Measured] = {
-        "epsilon_lower": _epsilon_lower,
-        "epsilon_claimed": _epsilon_claimed,
-    }.get(item.metric, _rate)
-    found = measure(target, record, item)
+    found = measure(target, record, item.metric, item.bound)
     status, reason = _compare(item, found)
     row = GateRow(
         metric=item.metric,
@@ -197,11 +200,13 @@ def _limit_row(
     return _waive(row, policy, today)
 
 
-def _compare(item: Threshold, found: _Measured) -> tuple[GateStatus, str]:
+def _compare(item: Threshold, found: Measured) -> tuple[GateStatus, str]:
     """No data never passes, and neither does a quiet bound that could not have reached the limit."""
-    what = f"{item.bound} bound of {item.metric}"
+    what = item.metric if item.bound == "value" else f"{item.bound} bound of {item.metric}"
     if item.metric == "epsilon_claimed":
         what = "claimed or recomputed epsilon"
+    if item.metric in FLOORS:
+        return _compare_floor(item, found)
     if found.value is not None and found.value > item.limit:
         return GateStatus.FAIL, f"The {what} is {found.value:.4g}, above the limit {item.limit:g}."
     if found.missing:
@@ -218,60 +223,15 @@ def _compare(item: Threshold, found: _Measured) -> tuple[GateStatus, str]:
     return GateStatus.PASS, f"The {what} is {found.value:.4g}, within the limit {item.limit:g}."
 
 
-def _epsilon_lower(target: TargetRecord, record: AuditRecord, item: Threshold) -> _Measured:
-    """Largest valid lower bound at the record's delta; other adjacencies and deltas are never compared."""
-    valid = [
-        estimate
-        for estimate in target.estimates
-        if estimate.guarantee
-        and estimate.epsilon_lower is not None
-        and not math.isnan(estimate.epsilon_lower)
-        and math.isclose(estimate.delta, target.claim.delta if target.claim else record.delta)
-        and (target.claim is None or estimate.adjacency == target.claim.adjacency)
-    ]
-    bounds = [(estimate.epsilon_lower or 0.0, estimate.source) for estimate in valid]
-    bounds += [(found.epsilon, found.check) for found in target.findings if found.epsilon is not None]
-    if not bounds:
-        return _Measured(value=None, missing=f"No valid lower bound of epsilon for {target.name}.")
-    value, source = max(bounds)
-    return _Measured(value=value, source=source, power=max((e.ceiling for e in valid), default=math.inf))
-
-
-def _epsilon_claimed(target: TargetRecord, record: AuditRecord, item: Threshold) -> _Measured:
-    """The claimed epsilon, or what an accountant makes of the ledger where that is more."""
-    if target.claim is None:
-        return _Measured(value=None, missing=f"{target.name} has no claim.")
-    values = [(target.claim.epsilon, "claim")]
-    values += [
-        (row.epsilon, row.accountant)
-        for row in target.recomputed
-        if row.accountant == "PLD"  # the others are looser: their excess is theirs, not the model's
-        and row.adjacency == target.claim.adjacency
-        and math.isclose(row.delta, target.claim.delta)
-    ]
-    value, source = max(values)
-    return _Measured(value=value, source=source)
-
-
-def _rate(target: TargetRecord, record: AuditRecord, item: Threshold) -> _Measured:
-    """The worst attack and wide slice. Where that has no upper bound its value stands in, but cannot pass."""
-    rates = [
-        rate
-        for rate in target.rates
-        if rate.name == item.metric and not math.isnan(rate.value) and not rate.fine
-    ]
-    ends = [(rate, rate.lower if item.bound == "lower" else rate.upper) for rate in rates]
-    if item.bound == "lower":
-        ends = [(rate, end) for rate, end in ends if end is not None]
-    if not ends:
-        reason = f"{item.metric} was not measured on {target.name} with a bound."
-        return _Measured(value=None, missing=reason if rates else reason.replace(" with a bound", ""))
-    worst, end = max(ends, key=lambda pair: pair[0].value if pair[1] is None else pair[1])
-    return _Measured(
-        value=worst.value if end is None else end,
-        source=worst.source if worst.slice == "all" else f"{worst.source} on {worst.slice}",
-        missing=f"{worst.source} measured {item.metric} without a bound above it." if end is None else "",
-    )
+def _compare_floor(item: Threshold, found: Measured) -> tuple[GateStatus, str]:
+    """A value that has to be large enough."""
+    if found.value is None:
+        return GateStatus.NOT_RUN, found.missing
+    if found.value < item.limit:
+        return GateStatus.FAIL, f"{item.metric} is {found.value:.4g}, below the least of {item.limit:g}."
+    if item.warn is not None and found.value < item.warn:
+        return GateStatus.WARN, f"{item.metric} is {found.value:.4g}, below the warning level {item.warn:g}."
+    return GateStatus.PASS, f"{item.metric} is {found.value:.4g}, at least {item.limit:g}."
 
 
 def _waive(row: GateRow, policy: Policy, today: date) -> GateRow:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from dpaudit import ledger, measure, membership, rebuilding
 from dpaudit.claim import Claim, Sampler
+from dpaudit.coverage import coverage as covered
 from dpaudit.estimate import Estimate
 from dpaudit.evidence import BLIND, CLIP_TESTED, REPEATED, Access, Finding, Note
 from dpaudit.plan import AuditPlan, TargetPlan
@@ -51,7 +52,7 @@ def judge_audit(plan: AuditPlan, runs: Mapping[str, Runs], trials: Sequence[Tria
         views = runs[target.name]
         lost = sum(t.status == "lost" for t in trials if t.target == target.name)
         judged.append(_judge(plan, target, views, claim, alphas[target.name], lost, own=claims[target.name]))
-        coverage += measure.coverage(plan, target.name, views)
+        coverage += covered(plan, target.name, views)
     judged = _with_split(judged, runs)
     targets = tuple(_in_light_of_controls(target, judged) for target in judged)
     return _overall(targets, tuple(coverage), trials)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from dpaudit import extraction, membership, rebuilding
+from dpaudit import attribute_rates, extraction, membership, recovery
 from dpaudit.accounting import family_for
-from dpaudit.asking import Extracts, Game, Rebuilds
+from dpaudit.asking import Extracts, Game, Guessing
 from dpaudit.claim import Adjacency, Claim, Sampler
 from dpaudit.contradictions import family_of_part, part_findings
 from dpaudit.designs import paired_coins
@@ -20,7 +19,6 @@ from dpaudit.disclosure import clustered_ranks, final_scores
 from dpaudit.errors import UsageError
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.evidence import (
-    NOT_TRIED,
     Evidence,
     Finding,
     Guesses,
@@ -34,8 +32,8 @@ from dpaudit.evidence import (
 )
 from dpaudit.membership import series
 from dpaudit.plan import AuditPlan
-from dpaudit.protocols import ModelAttack, StepAttack, View
-from dpaudit.record import Coverage, Curve
+from dpaudit.protocols import ModelAttack, View
+from dpaudit.record import Curve
 from dpaudit.riding import Describes
 from dpaudit.stats import clusters, evalues, known_null, noise, one_run, reconstruction, sampler
 from dpaudit.stats.family import EpsilonDeltaFamily, Family
@@ -78,7 +76,8 @@ def weights(plan: AuditPlan) -> dict[str, float]:
             found[name] = weight * (1 - _ANYTIME_SHARE)
             found[f"{name}, anytime"] = weight * _ANYTIME_SHARE
         else:
-            found[attack.name] = weight
+            tests = recovery.tests_of(attack, attack.name)
+            found |= dict.fromkeys(tests, weight / len(tests))
     return found
 
 
@@ -101,7 +100,7 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         if isinstance(evidence, Finding):
             findings.append(evidence)
             continue
-        if isinstance(evidence, (Note, Rebuilt, Replay, TwoSample)):
+        if isinstance(evidence, (Note, Rebuilt, Replay, TwoSample)) or _of_whole_runs(evidence):
             continue  # The checklist has it; replays are put together below, and so are games.
         if not composable(claim):
             continue  # What one step shows becomes an epsilon only by composing the steps of a ledger.
@@ -121,21 +120,20 @@ def measure(plan: AuditPlan, views: Sequence[View], claim: Claim | None, alpha: 
         joint = noise.replays(parts, alpha=(1 - _LAW_SHARE) * level)
         estimates += [joint] if _holds(joint, stopped) else []
         findings += part_findings(parts, alpha=_LAW_SHARE * level, stopped=stopped)
-    games = (e for e in views[0].evidence if isinstance(e, Guesses))
-    rates: list[Rate] = [_reconstruction_rate(game, claim, plan) for game in games]
+    games = [e for e in views[0].evidence if isinstance(e, Guesses)]
+    allowed = partial(_of_ledger, claim, plan)
+    rates = list(recovery.rates(games, plan, allowed))
+    curves += recovery.curves(games, plan, allowed)
     estimates += _of_games(views[0].evidence, claim, plan, shares)
     for name, attack in attacks_of(plan).items():
         if isinstance(attack, Extracts):
             told = extraction.told(attack, views, partial(_whole_run, claim, plan), plan, shares[name])
             estimates += told.estimates
-            rates += told.rates
-            curves += told.curves
+            rates, curves = rates + list(told.rates), curves + list(told.curves)
         if isinstance(attack, ModelAttack):
             estimates += _of_models(attack, views, claim, plan, shares[attack.name], plan.one_run(name))
-            scores = final_scores(attack, views)
-            if scores is not None:
-                rates += membership.rates(attack, scores, views[0], plan)
-                curves += membership.curves(attack, scores, views[0], plan.alpha)
+            disclosed = _disclosed(attack, views, plan, allowed(Adjacency.REPLACE_ONE))
+            rates, curves = rates + disclosed[0], curves + disclosed[1]
     if claim is not None:
         curves.append(_claimed_roc(_whole_run(claim, plan)))
     _one_test_each(estimates)
@@ -181,6 +179,27 @@ def _of_games(
         if isinstance(scores, TwoSample):
             family = _whole_run(claim, plan, scores.adjacency)
             yield evalues.anytime(scores, family, alpha=shares[f"{scores.source}, anytime"])
+        elif isinstance(scores, Guesses) and _of_whole_runs(scores):
+            family = _whole_run(claim, plan, scores.adjacency)
+            yield reconstruction.guesses(scores, family, alpha=shares[scores.source])
+
+
+def _disclosed(
+    attack: ModelAttack, views: Sequence[View], plan: AuditPlan, family: Family | None
+) -> tuple[list[Rate], list[Curve]]:
+    """Rates and curves of an attack on the audited model; none with too few shadow models."""
+    if isinstance(attack, Guessing):
+        return list(attribute_rates.of(attack, attack.name, views, plan, family)), []
+    scores = final_scores(attack, views)
+    if scores is None:
+        return [], []
+    rates = list(membership.rates(attack, scores, views[0], plan))
+    return rates, list(membership.curves(attack, scores, views[0], plan.alpha))
+
+
+def _of_whole_runs(evidence: Evidence) -> bool:
+    """Whether it is of games of which each had a model of its own."""
+    return isinstance(evidence, Guesses) and evidence.unit == "run"
 
 
 def _of_models(
@@ -247,87 +266,16 @@ def _step_curves(evidence: Evidence, family: Family, shares: Mapping[str, float]
             x=series(path.n),
             y=series(path.epsilon),
         )
-    if isinstance(evidence, Guesses):
-        baselines = np.geomspace(1e-3, 0.5, 40)
-        limits = [reconstruction.success_limit(family, float(b), evidence.unit) for b in baselines]
-        yield Curve(
-            kind="reconstruction-limit", source=evidence.source, x=series(baselines), y=series(limits)
-        )
-        lower, upper = reconstruction.success_interval(evidence, alpha=shares[evidence.source])
-        if lower is not None and upper is not None:
-            yield Curve(
-                kind="reconstruction",
-                source=evidence.source,
-                x=(evidence.baseline,),
-                y=(evidence.successes / evidence.trials,),
-                lower=(lower,),
-                upper=(upper,),
-            )
 
 
-def _reconstruction_rate(guesses: Guesses, claim: Claim | None, plan: AuditPlan) -> Rate:
-    """Success of the reconstruction games beside what the claim allows."""
-    alpha = plan.alpha / len(plan.attacks)
-    lower, upper = reconstruction.success_interval(guesses, alpha=alpha)
-    limit = None
-    if claim is not None and composable(claim):
-        family = family_for(claim, adjacency=guesses.adjacency, delta=plan.delta)
-        limit = reconstruction.success_limit(family, guesses.baseline, guesses.unit)
-    return Rate(
-        name="reconstruction_success",
-        value=guesses.successes / guesses.trials if guesses.trials else math.nan,
-        lower=lower,
-        upper=upper,
-        alpha=alpha,
-        source=guesses.source,
-        n=guesses.trials,
-        limit=limit,
-    )
+def _of_ledger(claim: Claim | None, plan: AuditPlan, adjacency: Adjacency) -> Family | None:
+    """What the steps of a claim allow under a neighbouring relation; None where no ledger says."""
+    if claim is None or not composable(claim):
+        return None
+    return family_for(claim, adjacency=adjacency, delta=plan.delta)
 
 
 def _claimed_roc(family: Family) -> Curve:
     fpr = np.geomspace(1e-4, 1.0, _POINTS)
     tpr = family.curve(family.claimed_scale).tpr(fpr)
     return Curve(kind="claimed-roc", source="claim", x=series(fpr), y=series(tpr))
-
-
-def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Coverage]:
-    """Which attacks of the plan ran on a target, and which that dpaudit has were not asked for."""
-    audited = runs.get(0)
-    rows = []
-    for name, attack in attacks_of(plan).items():
-        status, reason = "RUN", "in the training run"
-        if audited is None:
-            status, reason = "NOT RUN", "the training run was lost"
-        elif isinstance(attack, StepAttack) and not _rode(attack, audited):
-            status, reason = "NOT APPLICABLE", _why_not(attack, audited)
-        elif isinstance(attack, Game):
-            status, reason = _played(attack, audited)
-        elif isinstance(attack, Extracts):
-            status, reason = extraction.ran(attack, runs)
-        elif isinstance(attack, Rebuilds):
-            status, reason = rebuilding.ran(attack, audited)
-        elif isinstance(attack, ModelAttack):
-            status, reason = membership.ran(attack, runs)
-        rows.append(Coverage(attack=name, target=target, status=status, access=attack.access, reason=reason))
-    if not any(isinstance(attack, Extracts) for attack in attacks_of(plan).values()):
-        rows.append(extraction.not_asked(target, audited))
-    return rows + rebuilding.not_asked(plan, target)
-
-
-def _played(game: Game, audited: View) -> tuple[str, str]:
-    scores = [e for e in audited.evidence if isinstance(e, TwoSample) and e.source == game.name]
-    if scores:
-        return "RUN", f"{scores[0].scores_in.size + scores[0].scores_out.size} models of its own"
-    return "NOT APPLICABLE", "the training function declares no recipe by which many models could be trained"
-
-
-def _rode(attack: StepAttack, view: View) -> bool:
-    found = [e for e in view.evidence if getattr(e, "source", None) == attack.name]
-    return any(not (isinstance(e, Note) and e.check == NOT_TRIED) for e in found)
-
-
-def _why_not(attack: StepAttack, view: View) -> str:
-    """In the attack's own words, if it has any."""
-    own = [e for e in view.evidence if isinstance(e, Note) and e.source == attack.name]
-    return own[0].measured if own else "no step with per-record gradients was seen"

@@ -105,7 +105,7 @@ def mechanism(
     Exit codes: 0 not refuted, 1 refuted, 3 inconclusive, 2 for a wrong option.
     """
     if listed:
-        typer.echo("\n".join(_names()))
+        typer.echo(json.dumps(list(_names())) if as_json else "\n".join(_names()))
         return
     if replay is not None:
         raise typer.Exit(_replayed(name, replay, seed, alpha, as_json))

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from dpaudit import accounting, measure
-from dpaudit.asking import Extracts, Game
+from dpaudit.asking import Extracts, Game, LineUp
 from dpaudit.canary import Pool
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase
 from dpaudit.errors import UsageError
@@ -23,6 +23,7 @@ from dpaudit.evidence import Access, Guesses, KnownNull, NoiseSample, OneRun, Re
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.prospects import TWICE, Prospect
 from dpaudit.protocols import ModelAttack
+from dpaudit.recovery import tests_of
 from dpaudit.riding import Describes
 from dpaudit.stats import clusters, evalues, known_null, noise, one_run, power, reconstruction
 from dpaudit.stats.family import Family, GaussianFamily
@@ -106,7 +107,11 @@ def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, 
         if isinstance(attack, Describes):
             yield Prospect(name=name, observations="-", alpha=0.0, note="it describes, and tests no claim")
             continue
-        alpha = shares[f"{name}, anytime" if isinstance(attack, Game) else name]
+        if isinstance(attack, LineUp) or (hasattr(attack, "sizes") and claim.ledger):
+            yield from _guessing(attack, claim, shares)
+            continue
+        tests = tests_of(attack, name)
+        alpha = shares[f"{name}, anytime" if isinstance(attack, Game) else tests[0]]
         empty = Prospect(name=name, observations="-", alpha=alpha)
         if isinstance(attack, ModelAttack):
             of = _one_run if plan.one_run(name) else _runs
@@ -123,8 +128,6 @@ def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, 
             yield replace(empty, note=f"the steps are not known: {_STATE}")
         elif hasattr(attack, "references") and hasattr(attack, "replays"):
             yield _step_ranks(attack, claim, alpha)
-        elif hasattr(attack, "candidates") and hasattr(attack, "games"):
-            yield _games(attack, claim, alpha)
         elif hasattr(attack, "stride") and hasattr(attack, "repeats"):
             yield _noise(attack, planned, alpha)
         else:
@@ -169,23 +172,29 @@ def _step_ranks(attack: Any, claim: Claim, alpha: float) -> Prospect:
     )
 
 
-def _games(attack: Any, claim: Claim, alpha: float) -> Prospect:
-    family = accounting.family_for(claim)
-    games, baseline = _steps(claim) * int(attack.games), 1.0 / int(attack.candidates)
-    won = reconstruction.success_limit(family, baseline, "step", scale=family.claimed_scale)
-    evidence = Guesses(
-        successes=round(games * won),
-        trials=games,
-        baseline=baseline,
-        unit="step",
-        source=attack.name,
-        access=Access.STEP,
-    )
-    estimate = reconstruction.guesses(evidence, family, alpha=alpha)
-    return replace(
-        _prospect(attack.name, f"{games:,} games", estimate, expected=estimate.epsilon_lower),
-        note="if every batch holds enough candidates; real records leak less than the best canary",
-    )
+def _guessing(attack: Any, claim: Claim, shares: dict[str, float]) -> Iterator[Prospect]:
+    """Games of one of n candidates, for every n: one a step, or one a model."""
+    if isinstance(attack, LineUp):
+        family = accounting.family_for(claim, shape="auto" if claim.ledger else "epsilon-delta")
+        games, unit = attack.models - attack.models // 4, "run"
+        note = "if the training function declares its recipe; the best that any attack can do"
+    else:
+        family = accounting.family_for(claim, adjacency=Adjacency(attack.adjacency))
+        games, unit = _steps(claim) * int(attack.games), "step"
+        note = "beyond the size of a batch among directions; real records leak less than the best canary"
+    for n, test in zip(attack.sizes, attack.tests, strict=True):
+        won = reconstruction.success_limit(family, 1.0 / n, unit, scale=family.claimed_scale)
+        evidence = Guesses(
+            successes=round(games * won),
+            trials=games,
+            baseline=1.0 / n,
+            unit=unit,
+            source=test,
+            access=attack.access,
+            adjacency=family.adjacency,
+        )
+        found = reconstruction.guesses(evidence, family, alpha=shares[test])
+        yield replace(_prospect(test, f"{games:,} games", found, expected=found.epsilon_lower), note=note)
 
 
 def _noise(attack: Any, planned: Planned, alpha: float) -> Prospect:

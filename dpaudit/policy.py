@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from dpaudit.errors import UsageError, nearest
+from dpaudit.toml_lines import KeyPath, lines_of, split
 
-EPSILON_METRICS = ("epsilon_claimed", "epsilon_lower")
+EPSILON_METRICS = ("ceiling", "detectable", "epsilon_claimed", "epsilon_lower")
+FLOORS = ("ceiling", "test_accuracy")
+"""Metrics of which the limit is the least that passes; of all others it is the most."""
+
+_BOUNDS = {"epsilon_lower": "lower", **dict.fromkeys((*FLOORS, "detectable", "train_accuracy"), "value")}
 KNOWN_METRICS = (
     *EPSILON_METRICS,
+    "attribute_success",
     "auc",
+    "reidentification_success",
+    "test_accuracy",
+    "train_accuracy",
     "extraction_success",
     "reconstruction_success",
     "tpr_at_fpr_0.001",
@@ -24,10 +34,12 @@ KNOWN_METRICS = (
     "tpr_at_fpr_0.1",
 )
 POLICY_NAMES = ("dpaudit.toml", "pyproject.toml")
-_RESERVED = ("targets", "waivers")
+BUILT_IN_PROFILES = {"ci": False, "release": True}
+"""Profiles that are there without a table, and whether they are strict."""
+
+_RESERVED = ("profiles", "strict", "targets", "waivers")
 _THRESHOLD_KEYS = ("bound", "limit", "warn")
 _WAIVER_KEYS = ("approver", "expires", "limit", "metric", "reason", "target")
-_Path = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +47,9 @@ class Threshold:
     """A limit on one metric.
 
     Attributes:
-        metric: "epsilon_lower", "epsilon_claimed", or the name of a rate.
-        bound: which end of the interval is compared: "lower" or "upper".
-        limit: the largest value that passes.
+        metric: one of `KNOWN_METRICS`, or the name of a rate.
+        bound: which end of the interval is compared: "lower" or "upper"; "value" where there is none.
+        limit: the largest value that passes; of `FLOORS` the smallest.
         warn: the largest value that passes without a warning; None for no such step.
         target: the target it is about; None for every audited one.
         location: `file:line` of the policy.
@@ -66,14 +78,23 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """Thresholds and waivers. Empty: the verdict alone decides."""
+    """Thresholds and waivers. Empty: the verdict alone decides.
+
+    Attributes:
+        sha256: of the file's text.
+        strict: whether what warns, or is waived, fails.
+        profile: that was asked for.
+    """
 
     thresholds: tuple[Threshold, ...] = ()
     waivers: tuple[Waiver, ...] = ()
     file: str = ""
+    strict: bool = False
+    profile: str = ""
+    sha256: str = field(default="", compare=False)
 
 
-def find_policy(folder: Path) -> Policy:
+def find_policy(folder: Path, profile: str = "") -> Policy:
     """Read the first policy in `folder`: `dpaudit.toml`, else `pyproject.toml`; empty if neither has one.
 
     Raises:
@@ -84,45 +105,79 @@ def find_policy(folder: Path) -> Policy:
         if file.is_file():
             text = _read(file)
             if _gate_table(_parse(text, file), file) is not None:
-                return parse_policy(text, Path(name))  # a report should not tell where it was made
-    return Policy()
+                return parse_policy(text, Path(name), profile)  # no report should tell where it was made
+    return Policy(strict=_strictness(profile, {}, folder), profile=profile)
 
 
-def load_policy(file: Path) -> Policy:
+def load_policy(file: Path, profile: str = "") -> Policy:
     """Read the `[gate]` table of `file` (`[tool.dpaudit.gate]` of a pyproject.toml).
 
     Raises:
         UsageError: missing, not TOML, no gate table, an unknown key, or an impossible limit.
     """
-    return parse_policy(_read(file), file)
+    return parse_policy(_read(file), file, profile)
 
 
-def parse_policy(text: str, file: Path) -> Policy:
-    """Read a policy from the text of `file`; see `load_policy`."""
+def parse_policy(text: str, file: Path, profile: str = "") -> Policy:
+    """Read a policy from the text of `file`; limits of a profile replace those of the same metric."""
     document = _parse(text, file)
     table = _gate_table(document, file)
     if table is None:
         found = ", ".join(document) or "nothing"
         raise UsageError(f"Expected a [{'.'.join(_prefix(file))}] table in {file}, found {found}. Add one.")
-    lines, prefix = _lines(text), _prefix(file)
+    lines, prefix = lines_of(text), _prefix(file)
 
     def at(*path: str) -> str:
-        line = lines.get(_split((*prefix, *path)))
+        line = lines.get(split((*prefix, *path)))
         return f"{file}:{line}" if line else str(file)
 
-    thresholds = [_threshold(metric, value, None, at(metric)) for metric, value in _entries(table, _RESERVED)]
-    for target, limits in _tables(table.get("targets", {}), at("targets")):
-        thresholds += [
-            _threshold(metric, value, target, at("targets", target, metric))
-            for metric, value in _entries(limits, ())
-        ]
+    profiles = dict(_tables(table.get("profiles", {}), at("profiles")))
+    limits = {name: _thresholds(part, at, "profiles", name) for name, part in profiles.items()}
+    strict = _flag(table, at("strict")) or _strictness(profile, profiles, file)
+    over = limits.get(profile, [])
+    replaced = {(item.metric, item.target) for item in over}
+    thresholds = [t for t in _thresholds(table, at) if (t.metric, t.target) not in replaced] + over
     entries = table.get("waivers", [])
     if not isinstance(entries, list):
         raise UsageError(f"Expected [[gate.waivers]] at {at('waivers')}, found {entries!r}. Double the [.")
     waivers = [_waiver(entry, at("waivers", str(index))) for index, entry in enumerate(entries)]
     for waiver in waivers:
-        _refuse_useless(waiver, thresholds)
-    return Policy(thresholds=tuple(thresholds), waivers=tuple(waivers), file=str(file))
+        _refuse_useless(waiver, thresholds + [item for part in limits.values() for item in part])
+    return Policy(
+        thresholds=tuple(thresholds),
+        waivers=tuple(waivers),
+        file=str(file),
+        strict=strict,
+        profile=profile,
+        sha256=sha256(text.encode()).hexdigest(),
+    )
+
+
+def _thresholds(table: Mapping[str, Any], at: Callable[..., str], *path: str) -> list[Threshold]:
+    """The limits of a table, then those of its targets."""
+    found = [
+        _threshold(metric, value, None, at(*path, metric)) for metric, value in _entries(table, _RESERVED)
+    ]
+    for target, limits in _tables(table.get("targets", {}), at(*path, "targets")):
+        for metric, value in _entries(limits, ()):
+            found.append(_threshold(metric, value, target, at(*path, "targets", target, metric)))
+    return found
+
+
+def _strictness(profile: str, profiles: Mapping[str, Mapping[str, Any]], where: Path) -> bool:
+    """Whether a profile is strict, which has to be one of the file or built in."""
+    known = {*BUILT_IN_PROFILES, *profiles}
+    if profile and profile not in known:
+        raise UsageError(f"Expected a profile of {where}, found {profile!r}: {nearest(profile, known)}")
+    table = profiles.get(profile, {})
+    return _flag(table, str(where)) if "strict" in table else BUILT_IN_PROFILES.get(profile, False)
+
+
+def _flag(table: Mapping[str, Any], location: str) -> bool:
+    value = table.get("strict", False)
+    if not isinstance(value, bool):
+        raise UsageError(f"Expected strict at {location} to be true or false, found {value!r}.")
+    return value
 
 
 def _read(file: Path) -> str:
@@ -139,7 +194,7 @@ def _parse(text: str, file: Path) -> dict[str, Any]:
         raise UsageError(f"Expected {file} to be TOML, found: {error}. Repair that line.") from None
 
 
-def _prefix(file: Path) -> _Path:
+def _prefix(file: Path) -> KeyPath:
     return ("tool", "dpaudit", "gate") if file.name == "pyproject.toml" else ("gate",)
 
 
@@ -164,7 +219,7 @@ def _tables(value: Any, where: str) -> list[tuple[str, dict[str, Any]]]:
     return list(value.items())
 
 
-def _entries(table: Mapping[str, Any], reserved: _Path) -> Iterator[tuple[str, Any]]:
+def _entries(table: Mapping[str, Any], reserved: KeyPath) -> Iterator[tuple[str, Any]]:
     """Metrics and their limits; `tpr_at_fpr_0.01 = x` means the same with and without quotes."""
     for key, value in table.items():
         if key in reserved:
@@ -182,15 +237,16 @@ def _threshold(metric: str, value: Any, target: str | None, location: str) -> Th
         hint = nearest(metric, (*KNOWN_METRICS, *_RESERVED))
         raise UsageError(f"Expected {metric} at {location} to be a limit, found {value!r}: {hint}")
     _known_keys(fields, _THRESHOLD_KEYS, location)
-    natural = "lower" if metric == "epsilon_lower" else "upper"
+    natural = _BOUNDS.get(metric, "upper")
     bound = fields.get("bound", natural)
-    allowed = (natural,) if metric in EPSILON_METRICS else ("lower", "upper")
+    allowed = (natural,) if metric in EPSILON_METRICS or natural == "value" else ("lower", "upper")
     if bound not in allowed:
         raise UsageError(f"Expected bound of {metric} at {location} in {allowed}, found {bound!r}.")
     limit = _number("limit", fields.get("limit"), metric, location)
     warn = _number("warn", fields["warn"], metric, location) if "warn" in fields else None
-    if warn is not None and warn > limit:
-        raise UsageError(f"Expected warn={warn} <= limit={limit} of {metric} at {location}. Lower it.")
+    if warn is not None and (warn < limit if metric in FLOORS else warn > limit):
+        sign, remedy = (">=", "Raise it") if metric in FLOORS else ("<=", "Lower it")
+        raise UsageError(f"Expected warn={warn} {sign} limit={limit} of {metric} at {location}. {remedy}.")
     return Threshold(metric=metric, bound=bound, limit=limit, warn=warn, target=target, location=location)
 
 
@@ -223,7 +279,7 @@ def _waiver(entry: Any, location: str) -> Waiver:
     )
 
 
-def _known_keys(fields: Mapping[str, Any], known: _Path, location: str) -> None:
+def _known_keys(fields: Mapping[str, Any], known: KeyPath, location: str) -> None:
     for key in fields:
         if key not in known:
             raise UsageError(f"Expected a known key at {location}, found {key!r}: {nearest(key, known)}")
@@ -250,6 +306,10 @@ def _refuse_useless(waiver: Waiver, thresholds: list[Threshold]) -> None:
         raise UsageError(
             f"Expected the waiver at {waiver.location} to match a limit, found {waiver.metric!r}: {hint}"
         )
+    if waiver.metric in FLOORS:
+        raise UsageError(
+            f"Expected a waiver of a limit at {waiver.location}, found one of {waiver.metric!r}, a floor."
+        )
     strictest = min(item.limit for item in about)
     if waiver.limit <= strictest:
         raise UsageError(
@@ -261,42 +321,3 @@ def _refuse_useless(waiver: Waiver, thresholds: list[Threshold]) -> None:
             f"Expected limit={waiver.limit} of the waiver at {waiver.location} below 1: a rate never "
             "exceeds 1, so this would ignore the gate. Name a ceiling."
         )
-
-
-def _lines(text: str) -> dict[_Path, int]:
-    """The line of every key and table, by its path; lines inside multi-line values may be missed."""
-    found: dict[_Path, int] = {}
-    counts: dict[_Path, int] = {}
-    table: _Path = ()
-    for number, line in enumerate(text.splitlines(), start=1):
-        bare = line.strip()
-        if bare.startswith("["):
-            table = _path_of(bare)
-            if bare.startswith("[[") and table:
-                counts[table] = counts.get(table, -1) + 1
-                table = (*table, str(counts[table]))
-            found.setdefault(table, number)
-        elif "=" in bare and not bare.startswith("#"):
-            found.setdefault(table + _path_of(bare.split("=", 1)[0] + "= 0"), number)
-    return found
-
-
-def _path_of(line: str) -> _Path:
-    """The path that one line of TOML names; empty if the line is not a whole statement."""
-    try:
-        value: Any = tomllib.loads(line)
-    except tomllib.TOMLDecodeError:
-        return ()
-    path: list[str] = []
-    while isinstance(value, (dict, list)) and value:
-        if isinstance(value, list):
-            value = value[0]
-            continue
-        key, value = next(iter(value.items()))
-        path.append(key)
-    return _split(tuple(path))
-
-
-def _split(path: _Path) -> _Path:
-    """The same path for a quoted key with a dot and for two bare keys."""
-    return tuple(part for key in path for part in key.split("."))

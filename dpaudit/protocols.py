@@ -43,6 +43,7 @@ class View:
         distances: (d, n) how far along each direction the label changes, in standard deviations of the
             features; 0 where it is wrong already, inf where it never changes.
         gradient_norms: (n,) of the loss of each record over all trainable parameters.
+        substituted: (v, n, classes) as `scores`, with each value of a sensitive column in turn.
         secret_scores: (s, K + 1) log-probability of each planted secret after what stands before it in its
             record, and of K others in its place.
         secret_tokens: (s, w) of each token of the planted secrets under the sampling scheme; 0 behind them.
@@ -50,7 +51,7 @@ class View:
         representatives: (classes, ...) of each class a record that the model takes for it most surely.
         linear: (classes, features + 1) weights and then bias of a model that is linear.
 
-    The last eight are empty unless an attack of the plan asks for them (`Asks`).
+    The last nine are empty unless an attack of the plan asks for them (`Asks`).
     """
 
     canaries: Canaries
@@ -72,6 +73,7 @@ class View:
     queries: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 0)))
     distances: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     gradient_norms: FloatArray = field(default_factory=lambda: np.zeros(0))
+    substituted: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 0)))
     secret_scores: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     secret_tokens: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     generated: IntArray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))

@@ -81,7 +81,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """A trial of the plan: planned, finished, or lost."""
+    """A trial of the plan: planned, finished, or lost; `attempts` is how often it was seen to start."""
 
     key: str
     target: str
@@ -89,6 +89,7 @@ class TrialRecord:
     status: str
     seconds: float = 0.0
     error: str = ""
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,16 @@ class TargetRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where the record comes from: hashes, environment, seeds, time."""
+    """Where the record comes from: hashes, environment, seeds, time.
+
+    Attributes:
+        salted: whether the hashes of data and draw were made with a salt, which is not in the record.
+        committed: when plan, data, draw, code and trials were written down, before training; or empty.
+        commitment_sha256: of that file.
+        policy_sha256: of the policy file that applied when the audit began.
+        lock_sha256: of the list of installed packages.
+        excluded: finished trials in the folder that are no part of this audit.
+    """
 
     created: str
     dpaudit_version: str
@@ -139,6 +149,12 @@ class Provenance:
     engine: str
     environment: dict[str, str]
     seconds: float
+    salted: bool = False
+    committed: str = ""
+    commitment_sha256: str = ""
+    policy_sha256: str = ""
+    lock_sha256: str = ""
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +224,7 @@ class GateResult:
         exit_code: 0 pass, 1 failed or refuted, 3 inconclusive, 4 trials lost.
         policy: the file the limits came from; empty when only the verdict was asked.
         date: the day at which waivers were judged, ISO 8601.
+        profile: the part of the policy that was asked for.
     """
 
     status: GateStatus
@@ -216,6 +233,7 @@ class GateResult:
     rows: tuple[GateRow, ...]
     policy: str = ""
     date: str = ""
+    profile: str = ""
 
 
 _ADAPTER: TypeAdapter[AuditRecord] = TypeAdapter(AuditRecord)

@@ -31,6 +31,7 @@ ATTACKS: Mapping[str, str] = {
     "step-canary": "dpaudit.attacks.step_canary:StepCanary",
     "sampler": "dpaudit.attacks.sampler:SamplerAttack",
     "prior-aware": "dpaudit.attacks.reconstruction.prior_aware:PriorAware",
+    "line-up": "dpaudit.attacks.reconstruction.line_up:LineUp",
     "gradient-inversion": "dpaudit.attacks.reconstruction.gradient_inversion:GradientInversion",
     "model-inversion": "dpaudit.attacks.reconstruction.model_inversion:ModelInversion",
     "informed": "dpaudit.attacks.reconstruction.informed:Informed",
@@ -51,6 +52,7 @@ ATTACKS: Mapping[str, str] = {
     "quantile-regression": "dpaudit.attacks.membership.quantile:QuantileRegression",
     "augmentation-vote": "dpaudit.attacks.membership.label_only:AugmentationVote",
     "boundary-distance": "dpaudit.attacks.membership.label_only:BoundaryDistance",
+    "attribute-inference": "dpaudit.attacks.attribute_inference:AttributeInference",
     "gradient-norm": "dpaudit.attacks.membership.gradient_norm:GradientNorm",
 }
 LIBRARY_MECHANISMS: Mapping[str, str] = {
@@ -165,6 +167,7 @@ TRAINED_TARGET = "dpaudit.targets.released:ReleasedModel"
 STACKABLE = "dpaudit.targets.ensemble.shadows:stackable"
 TRAIN_SHADOWS = "dpaudit.targets.ensemble.shadows:train_shadows"
 PLAY = "dpaudit.targets.ensemble.worst_case:play"
+LINE_UP = "dpaudit.targets.ensemble.line_up:play"
 SCRIPT_TARGET = "dpaudit.targets.script:ScriptTarget"
 LOAD_DATA = "dpaudit.targets.datasets:load"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dpaudit import __version__
 from dpaudit.backend import Engine, Outcome, choose_device, device_name
+from dpaudit.commitment import Commitment, commit, counted, drawn_salt, excluded, salted
 from dpaudit.errors import UsageError
 from dpaudit.events import Analysing, Event, RunFinished, RunStarted, TrialFinished, TrialLost
 from dpaudit.games import trials_of, with_games
@@ -49,6 +50,7 @@ class Job:
         plan_folder: where the user's own modules are found.
         out: folder of the record.
         command: what the user typed, for the record.
+        policy_sha256: of the policy file that applies; empty without one.
     """
 
     plan: AuditPlan
@@ -56,6 +58,7 @@ class Job:
     plan_folder: Path
     out: Path
     command: str
+    policy_sha256: str = ""
 
 
 def run(job: Job) -> Iterator[Event]:
@@ -76,6 +79,7 @@ def run(job: Job) -> Iterator[Event]:
     store = Store(job.out)
     views = {spec.key: view for spec in specs if (view := load_view(store, spec)) is not None}
     write_atomic(job.out / "plan.toml", job.plan_text.encode())
+    committed = _commit(job, code, specs)
     yield RunStarted(
         folder=str(job.out), trials=len(specs), cached=len(views), device=device, engine=plan.compute.engine
     )
@@ -103,9 +107,9 @@ def run(job: Job) -> Iterator[Event]:
                 views[spec.key] = view
                 yield _finished(spec, trials[spec.key].seconds, cached=False)
     yield Analysing(targets=tuple(target.name for target in plan.targets))
-    ordered = tuple(trials[spec.key] for spec in specs)
+    ordered = counted(job.out, (trials[spec.key] for spec in specs))
     audit = judge_audit(plan, _by_target(specs, views), ordered)
-    provenance = _provenance(job, device, code, time.perf_counter() - started)
+    provenance = _provenance(job, device, committed, time.perf_counter() - started)
     write_atomic(job.out / RECORD_NAME, dump(_record(job, audit, ordered, provenance)))
     yield RunFinished(folder=str(job.out), exit_code=audit.exit_code)
 
@@ -142,7 +146,8 @@ def _check(job: Job) -> str:
 
 def _specs(job: Job, device: str, code: str) -> tuple[TrialSpec, ...]:
     """The trials of the plan, audited ones first: they take longest."""
-    plan, data = job.plan, pool_of(job.plan, job.plan_folder).sha256()
+    # The names of trials are in the record: with the salt, they confirm no guess of the data either.
+    plan, data = job.plan, salted(drawn_salt(job.out), pool_of(job.plan, job.plan_folder).sha256())
     wanted = [
         (AUDITED if index == 0 else SHADOW, index, position, target)
         for index in range(plan.shadows + 1)
@@ -230,16 +235,32 @@ def _finished(spec: TrialSpec, seconds: float, *, cached: bool) -> TrialFinished
     return TrialFinished(key=spec.key, target=spec.target, kind=spec.kind, seconds=seconds, cached=cached)
 
 
-def _provenance(job: Job, device: str, code: str, seconds: float) -> Provenance:
-    pool = pool_of(job.plan, job.plan_folder)
+def _commit(job: Job, code: str, specs: tuple[TrialSpec, ...]) -> Commitment:
+    """Write down what is going to be done, before it is."""
+    plan = job.plan
+    return commit(
+        job.out,
+        data=pool_of(plan, job.plan_folder).sha256(),
+        draw=canaries_of(plan, job.plan_folder, 0).commitment(),
+        plan=plan.digest(),
+        policy=job.policy_sha256,
+        code=code,
+        seed=plan.seed,
+        alpha=plan.alpha,
+        weights={name: attack.weight for name, attack in plan.attacks.items()},
+        trials=(spec.key for spec in specs),
+    )
+
+
+def _provenance(job: Job, device: str, committed: Commitment, seconds: float) -> Provenance:
     return Provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dpaudit_version=__version__,
         command=job.command,
-        plan_sha256=job.plan.digest(),
-        data_sha256=pool.sha256(),
-        code_sha256=code,
-        canary_commitment=canaries_of(job.plan, job.plan_folder, 0).commitment(),
+        plan_sha256=committed.plan_sha256,
+        data_sha256=committed.data_sha256,
+        code_sha256=committed.code_sha256,
+        canary_commitment=committed.canary_commitment,
         seed=job.plan.seed,
         device=device_name(device),
         engine=job.plan.compute.engine,
@@ -249,4 +270,10 @@ def _provenance(job: Job, device: str, code: str, seconds: float) -> Provenance:
             **{name: importlib.metadata.version(name) for name in _ENVIRONMENT},
         },
         seconds=seconds,
+        salted=True,
+        committed=committed.created,
+        commitment_sha256=committed.sha256(),
+        policy_sha256=committed.policy_sha256,
+        lock_sha256=committed.lock_sha256,
+        excluded=excluded(job.out, committed.trials),
     )

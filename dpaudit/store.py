@@ -21,6 +21,7 @@ FORMAT = 1
 _HASHED_PARTS = (
     "attacks",
     "targets",
+    "attribute.py",
     "canary.py",
     "evidence.py",
     "protocols.py",

@@ -236,6 +236,7 @@ def asked_of(plan: AuditPlan, kind: str) -> Asked:
         copies=max((asked.copies for asked in wanted), default=0),
         directions=max((asked.directions for asked in wanted), default=0),
         gradients=any(asked.gradients for asked in wanted),
+        attribute=next((asked.attribute for asked in wanted if asked.attribute is not None), None),
         secrets=next((asked.secrets for asked in wanted if asked.secrets), None),
         representatives=next(
             (asked.representatives for asked in wanted if asked.representatives and kind == AUDITED), None

@@ -217,10 +217,12 @@ def reconstruction(target: TargetRecord, controls: tuple[TargetRecord, ...], pre
     low = max(FLOOR, min([x for curve in measured for x in curve.x if x > 0], default=1e-2) * 0.8)
     figure, axes = canvas(left=60, right=22)
     _logarithmic(axes, low, "Best guess without the release (κ)", "Success")
-    for curve in limit[:1]:
+    for curve, dash in zip(limit, ((4, 2), (1, 1), (6, 1), (2, 3)), strict=False):
         x, y = _above(curve.x, curve.y, low)
-        forbid(axes, x, y, 1.0)
-        axes.plot(x, y, color=VERMILION, linewidth=1.4, linestyle=(0, (4, 2)), label="limit 1 - f(κ)")
+        if len(limit) == 1:
+            forbid(axes, x, y, 1.0)
+        words = "limit 1 - f(κ)" if len(limit) == 1 else f"limit, {curve.source}"
+        axes.plot(x, y, color=VERMILION, linewidth=1.4, linestyle=(0, dash), label=words)
     axes.plot([low, 1], [low, 1], color=MUTED, linewidth=0.8, linestyle=":", label="guessing")
     _lines(axes, measured, low)
     for control in controls[:1]:

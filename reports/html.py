@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dpaudit.record import AuditRecord, Curve, GateResult
 from dpaudit.reports import figures, numbers, view, words
 from dpaudit.reports.drawing import Drawing
 from dpaudit.reports.tables import Table
+
+if TYPE_CHECKING:
+    import jinja2
 
 PAGE_BUDGET = 480_000
 RAW_BUDGET = 60_000
@@ -28,27 +32,32 @@ def render(record: AuditRecord, gate: GateResult | None = None) -> str:
         record: the audit.
         gate: what a policy said of it; None leaves the verdicts to stand alone.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["tone"] = tone
-    environment.filters["glyph"] = lambda status: _GLYPHS[status if status in _GLYPHS else tone(status)]
-    environment.filters["narrow"] = _narrow
-    environment.filters["tight"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
     page = view.page(record, gate)
-    template = environment.get_template("page.html")
+    template = environment().get_template("page.html")
     raw = raw_tables(record)
     empty: dict[str, tuple[Drawing, ...]] = {target.anchor: () for target in page.targets}
     without = template.render(page=page, drawings=empty, left_out=len(empty), raw=raw)
     drawings = _drawings(record, page, PAGE_BUDGET - len(without.encode()))
     left_out = sum(target.anchor not in drawings for target in page.targets)
     return template.render(page=page, drawings={**empty, **drawings}, left_out=left_out, raw=raw)
+
+
+def environment() -> jinja2.Environment:
+    """Where the templates of the pages are; everything put into them is escaped."""
+    import jinja2
+
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["tone"] = tone
+    made.filters["glyph"] = lambda status: _GLYPHS[status if status in _GLYPHS else tone(status)]
+    made.filters["narrow"] = _narrow
+    made.filters["tight"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
+    return made
 
 
 def tone(status: str) -> str:

@@ -23,10 +23,10 @@ def summary(record: AuditRecord, gate: GateResult | None = None) -> dict[str, An
                 "name": target.name,
                 "role": target.role,
                 "status": view.status_of(target),
-                "claimed_epsilon": _number(target.claim.epsilon if target.claim else None),
+                "claimed_epsilon": number(target.claim.epsilon if target.claim else None),
                 "delta": target.claim.delta if target.claim else record.delta,
-                "epsilon_lower": _number(target.verdict.epsilon_lower),
-                "ceiling": _number(view.ceiling(target)),
+                "epsilon_lower": number(target.verdict.epsilon_lower),
+                "ceiling": number(view.ceiling(target)),
                 "decided_by": target.verdict.decided_by,
                 "reason": target.verdict.reason,
                 "findings": len(target.findings),
@@ -53,14 +53,15 @@ def _gate(gate: GateResult) -> dict[str, Any]:
         "reason": gate.reason,
         "policy": gate.policy,
         "date": gate.date,
+        "profile": gate.profile,
         "rows": [
             {
                 "metric": row.metric,
                 "target": row.target,
                 "status": str(row.status),
-                "measured": _number(row.measured),
+                "measured": number(row.measured),
                 "bound": row.bound,
-                "limit": _number(row.limit),
+                "limit": number(row.limit),
                 "location": row.location,
                 "reason": row.reason,
                 "waiver": row.waiver,
@@ -70,7 +71,7 @@ def _gate(gate: GateResult) -> dict[str, Any]:
     }
 
 
-def _number(value: float | None) -> float | str | None:
+def number(value: float | None) -> float | str | None:
     """JSON has no word for infinity: the record's spelling of it."""
     if value is None or math.isnan(value):
         return None

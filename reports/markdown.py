@@ -20,7 +20,7 @@ def render(record: AuditRecord, gate: GateResult | None = None) -> str:
     parts = [
         f"## {escape(record.status)}: {escape(words.headline(record))}",
         escape(record.title),
-        _table(
+        table(
             ("Status", "Target", "Claim ε", "Lower bound", "Ceiling", "Decided by", "Reason"),
             tuple(
                 (
@@ -37,7 +37,7 @@ def render(record: AuditRecord, gate: GateResult | None = None) -> str:
         parts += [
             f"### Gate: {gate.status} (exit {gate.exit_code})",
             escape(gate.reason),
-            _table(
+            table(
                 tuple(name for name, _ in rows.columns), tuple(tuple(map(escape, row)) for row in rows.rows)
             ),
         ]
@@ -45,9 +45,9 @@ def render(record: AuditRecord, gate: GateResult | None = None) -> str:
         if target.findings.rows:
             names = tuple(name for name, _ in target.findings.columns)
             body = tuple(tuple(map(escape, row)) for row in target.findings.rows)
-            parts += [f"### {escape(target.findings.caption)}", _table(names, body)]
+            parts += [f"### {escape(target.findings.caption)}", table(names, body)]
     parts += ["### What this does not say", "\n".join(f"- {escape(line)}" for line in words.not_said(record))]
-    parts.append(f"Reproduce: {_code(record.provenance.command)}")
+    parts.append(f"Reproduce: {code(record.provenance.command)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -57,11 +57,13 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", html.escape(flat, quote=False))
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
+    """Text as code, on one line."""
     flat = " ".join(text.split()).replace("`", "'")
     return f"`{flat}`"
 
 
-def _table(names: tuple[str, ...], rows: tuple[Row, ...]) -> str:
+def table(names: tuple[str, ...], rows: tuple[Row, ...]) -> str:
+    """A table of cells that are escaped already."""
     lines = [names, tuple("---" for _ in names), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -6,8 +6,9 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+from dpaudit.baseline import PREFIX
 from dpaudit.estimate import Rate
-from dpaudit.record import AuditRecord, GateResult
+from dpaudit.record import AuditRecord, GateResult, Provenance
 from dpaudit.reports import numbers, words
 
 Row = tuple[str, ...]
@@ -32,6 +33,8 @@ class Table:
 
 def metric_name(name: str) -> str:
     """The name of a metric in words."""
+    if name.startswith(PREFIX):
+        return f"{metric_name(name.removeprefix(PREFIX))} against the baseline"
     if name.startswith("tpr_at_fpr_"):
         try:
             return f"TPR at {float(name.removeprefix('tpr_at_fpr_')) * 100:g} % FPR"
@@ -111,7 +114,8 @@ def gates(result: GateResult) -> Table:
 
 def gate_number(metric: str, value: float | None, bound: str) -> str:
     """A measured value or a limit of a gate, in the unit of its metric."""
-    if metric in ("verdict", "control") or metric.startswith("epsilon"):
+    metric = metric.removeprefix(PREFIX)
+    if metric in ("verdict", "control", "ceiling", "detectable") or metric.startswith("epsilon"):
         return numbers.epsilon(value, end=bound)
     return numbers.rate(metric, value, end=bound)
 
@@ -157,13 +161,17 @@ def trial_counts(record: AuditRecord) -> Table:
         status = Counter(trial.status for trial in trials)
         other = len(trials) - sum(status[key] for key in ("finished", "cached", "lost"))
         counted = (len(trials), status["finished"], status["cached"], status["lost"], other)
+        retried = numbers.count(sum(trial.attempts > 1 for trial in trials))
         spent = numbers.duration(sum(trial.seconds for trial in trials))
-        rows.append((name, *(numbers.count(number) for number in counted), spent))
+        rows.append((name, *(numbers.count(number) for number in counted), retried, spent))
     return Table(
         caption="Trials and the time they took",
         columns=(
             ("Target", "text"),
-            *((name, "number") for name in ("Planned", "Finished", "Cached", "Lost", "Other", "Time")),
+            *(
+                (name, "number")
+                for name in ("Planned", "Finished", "Cached", "Lost", "Other", "Retried", "Time")
+            ),
         ),
         rows=tuple(rows) if record.trials else (),
         empty="This audit needed no trials.",
@@ -212,6 +220,20 @@ def coverage(record: AuditRecord) -> Table:
     )
 
 
+def _commitments(source: Provenance) -> tuple[tuple[str, str], ...]:
+    """What newer records say of the time before training."""
+    salted = "with a salt that is kept in trials/" if source.salted else ""
+    left_out = numbers.many(len(source.excluded), "trial") if source.excluded else ""
+    return (
+        ("Hashes of data and draw", salted),
+        ("Committed before training", source.committed),
+        ("Commitment, SHA-256", source.commitment_sha256),
+        ("Policy, SHA-256", source.policy_sha256),
+        ("Installed packages, SHA-256", source.lock_sha256),
+        ("In the folder and no part of this audit", left_out),
+    )
+
+
 def provenance(record: AuditRecord) -> tuple[tuple[str, str], ...]:
     """Where the record comes from, as labels and values."""
     source = record.provenance
@@ -223,6 +245,7 @@ def provenance(record: AuditRecord) -> tuple[tuple[str, str], ...]:
         ("Code, SHA-256", source.code_sha256 or numbers.NO_DATA),
         *((f"Weights of {t.name}, SHA-256", t.weights_sha256) for t in record.targets if t.weights_sha256),
         ("Draw of canaries, committed", source.canary_commitment or numbers.NO_DATA),
+        *(((label, value)) for label, value in _commitments(source) if value),
         ("Root seed", str(source.seed)),
         ("Device", source.device),
         ("Engine", source.engine),

@@ -56,7 +56,8 @@ def estimates(target: TargetRecord) -> Table:
 
 def is_reconstruction(rate: Rate) -> bool:
     """Whether a rate is about recovering records rather than telling members apart."""
-    return any(word in rate.name for word in ("reconstruct", "attribute", "extract", "inversion"))
+    recovered = ("reconstruct", "attribute", "extract", "inversion", "identif", "unique")
+    return any(word in rate.name for word in recovered)
 
 
 def rates(target: TargetRecord, *, reconstruction: bool) -> Table:

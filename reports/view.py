@@ -157,6 +157,7 @@ class TargetView:
     estimates: Table
     membership: Table
     reconstruction: Table
+    recovered: tuple[str, ...]
     rebuilt: Table
     rebuilt_released: Table
     rebuilt_words: str
@@ -242,6 +243,7 @@ def _target(target: TargetRecord, index: int, record: AuditRecord) -> TargetView
         estimates=target_tables.estimates(target),
         membership=target_tables.rates(target, reconstruction=False),
         reconstruction=target_tables.rates(target, reconstruction=True),
+        recovered=words.recovered(target),
         rebuilt=rebuilt.table(target),
         rebuilt_released=rebuilt.released_table(target),
         rebuilt_words=rebuilt.sentence(target),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from dpaudit.estimate import Rate
 from dpaudit.record import AuditRecord, TargetRecord
 from dpaudit.reports import numbers
 from dpaudit.verdict import Status
@@ -138,7 +141,52 @@ def headline(record: AuditRecord) -> str:
     if record.status == Status.NOT_REFUTED:
         noun = "claim" if len(judged) == 1 else "claims"
         return f"This audit did not refute the {noun} of {names(judged)}."
+    if judged and all(target.claim is None and target.verdict.decided_by == "linkage" for target in judged):
+        return f"What is known of people in {names(judged)} without names."
     return f"This audit cannot say whether the claim of {names(judged)} holds."
+
+
+def recovered(target: TargetRecord) -> tuple[str, ...]:
+    """What attacks recovered of records, one sentence each, to be quoted."""
+    return (*_named(target), *_guessed(target))
+
+
+def _named(target: TargetRecord) -> Iterator[str]:
+    """Games of one of n."""
+    for curve in target.curves:
+        if curve.kind != "reconstruction":
+            continue
+        for baseline in curve.x:
+            n = round(1 / baseline)
+            sources = (f"{curve.source}, 1 of {n}", *((curve.source,) if len(curve.x) == 1 else ()))
+            for rate in target.rates:
+                if rate.name == "reconstruction_success" and rate.source in sources:
+                    yield (
+                        f"{curve.source} named the right one of {n:,} candidates in "
+                        f"{numbers.percent(rate.value)} of {rate.n:,} games "
+                        f"({numbers.interval(rate.name, rate.lower, rate.upper)}); guessing names "
+                        f"{numbers.percent(baseline)}{_allowed(rate)}."
+                    )
+
+
+def _guessed(target: TargetRecord) -> Iterator[str]:
+    """Sensitive columns of members, beside people who were out."""
+    shares = {(r.source, r.slice): r for r in target.rates if r.name == "attribute_success"}
+    for (source, where), inside in shares.items():
+        others = shares.get((source, "others"))
+        if where == "members" and others is not None:
+            yield (
+                f"{source} guessed the sensitive value of {numbers.percent(inside.value)} of members "
+                f"({numbers.interval(inside.name, inside.lower, inside.upper)}) and of "
+                f"{numbers.percent(others.value)} of people who were out "
+                f"({numbers.interval(others.name, others.lower, others.upper)}){_allowed(inside)}."
+            )
+
+
+def _allowed(rate: Rate) -> str:
+    if rate.limit is None:
+        return ""
+    return f", and the claim allows at most {numbers.rate(rate.name, rate.limit, end='upper')}"
 
 
 def control_sentence(record: AuditRecord) -> str:

@@ -54,6 +54,10 @@ def with_answers(view: View, model: Predict, asked: Asked, device: str) -> View:
     if asked.copies:
         answers = [log_probabilities(model, copy, device) for copy in changed(x, asked.copies)]
         view = replace(view, queries=np.stack(answers))
+    if asked.attribute is not None:
+        levels = asked.attribute.levels(view.canaries.test_x)
+        answers = [log_probabilities(model, copy, device) for copy in asked.attribute.changed(x, levels)]
+        view = replace(view, substituted=np.stack(answers))
     if asked.directions:
         view = replace(view, distances=distances(model, x, y, asked.directions, device))
     return view

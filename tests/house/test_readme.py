@@ -19,7 +19,7 @@ from tests.sample_record import quiet_record
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
-SLOW = {"run"}
+SLOW = {"run", "reproduce"}
 
 
 def blocks(language: str) -> list[str]:
@@ -115,8 +115,12 @@ def reader(tmp_path, monkeypatch):
     """Where a reader is who followed the README so far: an audit, a policy, and scores."""
     (tmp_path / "audits/default").mkdir(parents=True)
     (tmp_path / "audits/default" / RECORD_NAME).write_bytes(dump(quiet_record()))
+    (tmp_path / "audits/next").mkdir()
+    (tmp_path / "audits/next" / RECORD_NAME).write_bytes(dump(quiet_record()))
     (tmp_path / "release.toml").write_text(next(block for block in blocks("toml") if "[gate]" in block))
     (tmp_path / "train.py").write_text("print('trains nothing')\n")
+    rows = (f"{i % 7},{1950 + i % 40},{'mf'[i % 2]},d{i % 3}\n" for i in range(200))
+    (tmp_path / "table.csv").write_text("postcode,birth_year,sex,diagnosis\n" + "".join(rows))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     for block in blocks("python"):
@@ -131,6 +135,12 @@ def reader(tmp_path, monkeypatch):
 def test_a_cheap_command_runs_and_prints_what_is_shown(command, output, reader):
     if "--replay" in command:
         dpaudit(OURS[OURS.index((command, output)) - 1][0])
+    elif "--trust" in command:
+        (signed,) = (session(block) for block in blocks("console") if command in block)
+        for earlier in [line for line, _ in signed][: [line for line, _ in signed].index(command)]:
+            dpaudit(earlier)
+    elif "--key" in command:
+        dpaudit("dpaudit sign --new-key anne")
     done = dpaudit(command)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert done.exit_code in (0, 1, 3, 4), done.output

@@ -52,7 +52,11 @@ COMMANDS = [
     ("schema",),
     ("gate", "."),
     ("gate", ".", "--junit", "junit.xml", "--json"),
+    ("gate", ".", "--sarif", "gate.sarif", "--baseline", "b.json", "--ratchet"),
     ("show", "."),
+    ("diff", ".", "."),
+    ("export", "annex", "."),
+    ("verify", ".", "--trust", "none.pub"),
 ]
 
 

@@ -108,3 +108,21 @@ def test_a_claim_that_cannot_be_is_refused_with_the_name_of_the_file(folder):
 def test_the_published_schema_is_json_and_names_every_field():
     schema = json.loads(json.dumps(json_schema(), allow_nan=False))
     assert set(schema["properties"]) == set(AuditRecord.__dataclass_fields__)
+
+
+NEWER = {
+    "provenance": ("salted", "committed", "commitment_sha256", "policy_sha256", "lock_sha256", "excluded"),
+    "trials": ("attempts",),
+}
+
+
+def test_a_record_of_before_these_fields_loads(tmp_path):
+    document = json.loads(dump(sample_record()))
+    for name, fields in NEWER.items():
+        for part in document[name] if isinstance(document[name], list) else [document[name]]:
+            for field in fields:
+                del part[field]
+    (tmp_path / RECORD_NAME).write_text(json.dumps(document))
+    record = load(tmp_path)
+    assert record == sample_record()
+    assert not record.provenance.salted and record.trials[0].attempts == 1

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from dpaudit.codec import decode, encode
+from dpaudit.coverage import coverage
 from dpaudit.evidence import NOT_TRIED, Access, Note, Rebuilt
 from dpaudit.likeness import Panel, Score
-from dpaudit.measure import coverage, weights
+from dpaudit.measure import weights
 from dpaudit.plan import AuditPlan, parse
 from dpaudit.record import AuditRecord, dump, load
 from dpaudit.reports import html, rebuilt

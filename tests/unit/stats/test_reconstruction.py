@@ -102,3 +102,17 @@ def test_refusals():
         guesses(games(1, 2, adjacency=Adjacency.REPLACE_ONE), FAMILY, alpha=0.05)
     with pytest.raises(UsageError, match="'game'"):
         guesses(games(1, 2, unit="game"), FAMILY, alpha=0.05)
+
+
+def test_limits_agree_with_the_largest_likelihood_ratios_of_simulated_runs():
+    """Hayes et al. 2023, algorithm 1: draw runs without the record, keep the kappa most telling ones."""
+    rng, q, sigma, steps, runs = np.random.default_rng(0), 0.02, 1.0, 500, 40_000
+    log_ratio = np.zeros(runs, dtype=np.float32)
+    for _ in range(steps):
+        noise = rng.standard_normal(runs, dtype=np.float32)
+        log_ratio += np.log1p(q * np.expm1((2 * sigma * noise - 1) / (2 * sigma**2)))
+    ratio = np.sort(np.exp(log_ratio.astype(float)))[::-1]
+    family = LedgerFamily(ledger=(Phase(noise_multiplier=sigma, sample_rate=q, steps=steps),), delta=1e-5)
+    for kappa, tolerance in ((0.1, 0.015), (0.01, 0.05), (0.001, 0.15)):
+        simulated = ratio[: round(kappa * runs)].sum() / runs
+        assert success_limit(family, kappa) == pytest.approx(simulated, rel=tolerance)
