@@ -118,11 +118,20 @@ def run(
 def report(
     record: RecordArgument,
     out: Annotated[Path | None, typer.Option("--out", help="Where to write the page.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for its figures as files.")] = None,
+    formats: Annotated[str, typer.Option("--format", help="Of the figures: svg, png, pdf.")] = "svg",
     as_json: AsJson = False,
 ) -> None:
-    """Write the HTML report of a record again."""
+    """Write the HTML report of a record again, and its figures where asked."""
+    wanted = _formats(formats)
     path = _write_reports(record, out)
-    typer.echo(json.dumps({"report": str(path)}) if as_json else f"Report: {path}")
+    drawn = [] if figures is None else _write_figures(record, figures, wanted)
+    if as_json:
+        typer.echo(json.dumps({"report": str(path), "figures": drawn}))
+        return
+    typer.echo(f"Report: {path}")
+    if figures is not None:
+        typer.echo(f"Figures: {len(drawn)} files in {figures}")
 
 
 @app.command()
@@ -154,6 +163,26 @@ def _write_reports(record_path: Path, out: Path | None = None) -> Path:
     target = out or folder / "report.html"
     write_atomic(target, html.render(record, evaluate(record, policy_of(record, None))).encode())
     return target
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """The formats of figures that were asked for, each once."""
+    from dpaudit.check import one_of
+    from dpaudit.reports.figure_files import FORMATS
+
+    return tuple(dict.fromkeys(one_of("--format", part.strip(), FORMATS) for part in text.split(",")))
+
+
+def _write_figures(record_path: Path, folder: Path, formats: tuple[str, ...]) -> list[str]:
+    """Write every figure in every format; returns the files."""
+    from dpaudit.record import load
+    from dpaudit.reports import figure_files
+    from dpaudit.store import write_atomic
+
+    files = figure_files.render(load(record_path), formats)
+    for name, content in files.items():
+        write_atomic(folder / name, content)
+    return [str(folder / name) for name in files]
 
 
 def _show(record_path: Path, *, quiet: bool, as_json: bool) -> None:

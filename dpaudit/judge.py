@@ -262,7 +262,8 @@ def _refuted(
     return Verdict(
         status=Status.REFUTED,
         reason=f"{name} puts epsilon at {_bound(strongest.epsilon_lower)} or more where "
-        f"{_number(strongest.claimed_epsilon)} is claimed ({strongest.adjacency}, adjusted p = {p:.2g}).",
+        f"{_number(strongest.claimed_epsilon)} is claimed "
+        f"({strongest.adjacency}, adjusted p {'< 1e-12' if p < 1e-12 else f'= {p:.2g}'}).",
         epsilon_lower=best,
         decided_by=strongest.source,
     )

@@ -256,6 +256,14 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def _beside(path: Path) -> str:
+    """What to do where a folder has no record: name the folders in it that have one, or run."""
+    found = sorted(str(file.parent) for file in path.glob(f"*/{RECORD_NAME}")) if path.is_dir() else []
+    if not found:
+        return "Run `dpaudit run` first, or name its folder."
+    return f"Name one of its folders: {', '.join(found[:4])}{', ...' if len(found) > 4 else ''}."
+
+
 def load(path: Path) -> AuditRecord:
     """Read a record from its folder or its JSON file.
 
@@ -266,9 +274,7 @@ def load(path: Path) -> AuditRecord:
     try:
         document = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise UsageError(
-            f"Expected a record at {file}, found nothing. Run `dpaudit run` first, or name its folder."
-        ) from None
+        raise UsageError(f"Expected a record at {file}, found nothing. {_beside(path)}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"Expected {file} to be a JSON record, found: {error}. Restore it or run again."

@@ -48,7 +48,7 @@ def draw(target: TargetRecord, prefix: str) -> Drawing | None:
         section="epsilon",
         title=title,
         caption="Reported marks below the recomputed line mean that the accountant was told too little. "
-        "What the canaries showed can only be lower, unless the claim is false.",
+        "What the canaries showed by then is about the whole run: it stays below a claim that holds.",
         svg=svg.inline(figure, prefix, title, f"At the end: {_ends([curve for curve, *_ in found])}."),
     )
 

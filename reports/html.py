@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpaudit.record import AuditRecord, Curve, GateResult
-from dpaudit.reports import figures, numbers, view, words
+from dpaudit.reports import figures, numbers, svg, view, words
 from dpaudit.reports.drawing import Drawing
 from dpaudit.reports.tables import Table
 
@@ -36,10 +37,14 @@ def render(record: AuditRecord, gate: GateResult | None = None) -> str:
     template = environment().get_template("page.html")
     raw = raw_tables(record)
     empty: dict[str, tuple[Drawing, ...]] = {target.anchor: () for target in page.targets}
-    without = template.render(page=page, drawings=empty, left_out=len(empty), raw=raw)
-    drawings = _drawings(record, page, PAGE_BUDGET - len(without.encode()))
+    without = template.render(page=page, drawings=empty, left_out=len(empty), raw=raw, styles="")
+    classes: dict[str, str] = {}
+    drawings = _drawings(record, page, classes, PAGE_BUDGET - len(without.encode()))
     left_out = sum(target.anchor not in drawings for target in page.targets)
-    return template.render(page=page, drawings={**empty, **drawings}, left_out=left_out, raw=raw)
+    styles = "".join(f".{name}{{{style}}}\n" for style, name in classes.items())
+    return template.render(
+        page=page, drawings={**empty, **drawings}, left_out=left_out, raw=raw, styles=styles
+    )
 
 
 def environment() -> jinja2.Environment:
@@ -70,13 +75,19 @@ def _narrow(table: Table) -> bool:
     return len(table.columns) <= 7 and all(len(text) <= 24 for row in table.rows for text in row)
 
 
-def _drawings(record: AuditRecord, page: view.PageView, room: int) -> dict[str, tuple[Drawing, ...]]:
-    """The figures by target, as long as there is room for all of a target's."""
+def _drawings(
+    record: AuditRecord, page: view.PageView, classes: dict[str, str], room: int
+) -> dict[str, tuple[Drawing, ...]]:
+    """The figures by target, as long as there is room for all of a target's; their styles as classes."""
     found: dict[str, tuple[Drawing, ...]] = {}
     for shown, target in zip(page.targets, words.shown(record), strict=True):
-        drawn = figures.draw(record, target, shown.anchor)
+        drawn = tuple(
+            replace(drawing, svg=svg.classed(drawing.svg, classes))
+            for drawing in figures.draw(record, target, shown.anchor)
+        )
+        declared = sum(len(style) + len(name) + 4 for style, name in classes.items())
         room -= sum(len(drawing.svg.encode()) + len(drawing.caption) + 200 for drawing in drawn)
-        if room < 0:
+        if room < declared:
             break
         found[shown.anchor] = drawn
     return found

@@ -5,6 +5,9 @@ from __future__ import annotations
 import html
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,7 +51,11 @@ _REWRITES = tuple(
     )
 )
 _COORDINATES = re.compile(r'\b(?:d|x|y|x1|y1|x2|y2|width|height|transform)="[^"]*"')
+# Words of a user never are in a style; what looks as if they were stays an attribute, where it is escaped.
+_STYLE = re.compile(r' style="([\w#().,:;% -]*)"')
 _LONG = re.compile(r"-?\d+\.\d{2,}")
+# The page needs the text of a figure alone; whoever exports figures asks for the figures as well.
+_KEPT: ContextVar[dict[str, Figure] | None] = ContextVar("figures kept", default=None)
 
 
 def settings() -> Any:
@@ -58,6 +65,17 @@ def settings() -> Any:
     # To look at the backend loads all of pyplot, which no figure here is made with.
     defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     return matplotlib.rc_context({**defaults, **_SETTINGS})
+
+
+@contextmanager
+def keeping() -> Iterator[dict[str, Figure]]:
+    """Context in which every figure that `inline` writes is kept too, by its key."""
+    kept: dict[str, Figure] = {}
+    token = _KEPT.set(kept)
+    try:
+        yield kept
+    finally:
+        _KEPT.reset(token)
 
 
 def inline(figure: Figure, key: str, title: str, description: str) -> str:
@@ -71,6 +89,8 @@ def inline(figure: Figure, key: str, title: str, description: str) -> str:
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+    if (kept := _KEPT.get()) is not None:
+        kept[key] = figure
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     body = buffer.getvalue()
@@ -86,6 +106,20 @@ def inline(figure: Figure, key: str, title: str, description: str) -> str:
         f'<title id="{key}-title">{html.escape(title)}</title>'
         f'<desc id="{key}-desc">{html.escape(description)}</desc>{body}'
     ).strip()
+
+
+def classed(text: str, classes: dict[str, str]) -> str:
+    """An inline SVG whose styles are classes: the few that matplotlib writes come back in every figure.
+
+    Args:
+        text: from `inline`.
+        classes: names by style, to which new ones are added; the page declares them once.
+    """
+
+    def name(match: re.Match[str]) -> str:
+        return f' class="{classes.setdefault(match[1], f"s{len(classes)}")}"'
+
+    return _STYLE.sub(name, text)
 
 
 def _compact(match: re.Match[str]) -> str:

@@ -147,8 +147,9 @@ def models(record: AuditRecord) -> Table:
             ("Said by", "text"),
             *((name, "number") for name in names),
         ),
-        rows=tuple(rows),
-        empty="The record has no target.",
+        # Scores that were supplied and release functions come without any training.
+        rows=tuple(rows) if record.trials else (),
+        empty="Nothing was trained in this audit.",
     )
 
 

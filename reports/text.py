@@ -40,16 +40,21 @@ def verdict_table(record: AuditRecord, *, reasons: bool = True) -> Table:
     return table
 
 
-def gate_table(result: GateResult) -> Table:
-    """One row per gate, those that stop the release first."""
+def gate_table(result: GateResult, *, reasons: bool = True) -> Table:
+    """One row per gate, those that stop the release first.
+
+    Args:
+        result: what a policy said.
+        reasons: False leaves the last column out, for narrow terminals.
+    """
     rows = tables.gates(result)
-    names = [name for name, _ in rows.columns]
+    names = [name for name, _ in rows.columns if reasons or name != "Why"]
     table = _table(tuple(names), numeric=("Measured", "Limit"))
     for row in rows.rows:
         table.add_row(
             *(
                 _status(text) if name == "Status" else _plain(text)
-                for name, text in zip(names, row, strict=True)
+                for name, text in zip(names, row, strict=False)
             )
         )
     return table
@@ -71,7 +76,11 @@ def print_summary(record: AuditRecord, console: Console, gate: GateResult | None
     if missing := words.trials_sentence(record):
         say(missing, "bold yellow")
     if gate is not None:
-        console.print(gate_table(gate))
+        console.print(gate_table(gate, reasons=wide))
+        if not wide:
+            for why in tables.gates(gate).rows:
+                if why[6] != "PASS":
+                    say(f"{why[0]} of {why[1]}: {why[7]}")
         say(
             f"Gate: {gate.status} (exit {gate.exit_code}). {gate.reason}",
             _STYLES.get(gate.status, "bold yellow"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from dpaudit.claim import Claim
 from dpaudit.estimate import Estimate, Rate
 from dpaudit.record import AuditRecord, GateResult, TargetRecord
 from dpaudit.reports import numbers, rebuilt, tables, target_tables, words
@@ -64,6 +65,29 @@ def ceiling(target: TargetRecord) -> float | None:
     return max((item.ceiling for item in comparable(target) if item.n_observations), default=None)
 
 
+def reach(target: TargetRecord) -> Estimate | None:
+    """The estimate with the largest ceiling: among comparable ones, else under another relation or delta."""
+    seen = tuple(item for item in comparable(target) if item.n_observations)
+    other = tuple(item for item in target.estimates if item.guarantee and item.n_observations)
+    return max(seen or other, key=lambda item: item.ceiling, default=None)
+
+
+def ceiling_words(target: TargetRecord) -> str:
+    """The ceiling; where it is not of the claim's own adjacency, with the one that it is of."""
+    found = reach(target)
+    if found is None:
+        return numbers.NO_DATA
+    same = target.claim is None or found.adjacency == target.claim.adjacency
+    return numbers.epsilon(found.ceiling) + ("" if same else f" ({found.adjacency})")
+
+
+def _to_exceed(found: Estimate, claim: Claim | None) -> float:
+    """The claim under the estimate's own adjacency; unbounded where nobody computed it."""
+    if claim is not None and found.adjacency == claim.adjacency:
+        return claim.epsilon
+    return math.inf if found.claimed_epsilon is None else found.claimed_epsilon
+
+
 def at_least(bound: float | None) -> str:
     """A lower bound of epsilon as a statement."""
     text = numbers.epsilon(bound, end="lower")
@@ -79,7 +103,7 @@ def verdict_rows(record: AuditRecord) -> tuple[VerdictRow, ...]:
             role=target.role,
             claim=numbers.epsilon(target.claim.epsilon) if target.claim else "none",
             epsilon_lower=numbers.epsilon(target.verdict.epsilon_lower, end="lower"),
-            ceiling=numbers.epsilon(ceiling(target)),
+            ceiling=ceiling_words(target),
             decided_by=target.verdict.decided_by or numbers.NONE,
             reason=target.verdict.reason,
         )
@@ -90,8 +114,8 @@ def verdict_rows(record: AuditRecord) -> tuple[VerdictRow, ...]:
 def cards(target: TargetRecord, record: AuditRecord) -> tuple[Card, ...]:
     """The few numbers that a reader should see first about a target."""
     bound, claimed = target.verdict.epsilon_lower, target.claim.epsilon if target.claim else None
-    reach = ceiling(target)
-    weak = reach is not None and claimed is not None and reach <= claimed
+    best = reach(target)
+    weak = best is not None and claimed is not None and best.ceiling <= _to_exceed(best, target.claim)
     found = [
         Card(
             label="Lower bound of ε",
@@ -102,11 +126,11 @@ def cards(target: TargetRecord, record: AuditRecord) -> tuple[Card, ...]:
         ),
         Card(
             label="Ceiling of the audit",
-            value=numbers.epsilon(reach),
+            value=ceiling_words(target),
             interval="the most these observations could have shown",
             limit="must exceed the claim" if claimed is not None else "no claim to exceed",
             status="NO DATA"
-            if reach is None
+            if best is None
             else "TOO LOW"
             if weak
             else "HIGH ENOUGH"

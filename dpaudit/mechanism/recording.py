@@ -15,6 +15,7 @@ from dpaudit.evidence import Access, Finding
 from dpaudit.judge import EXIT
 from dpaudit.mechanism.audit import MechanismAudit
 from dpaudit.mechanism.confirmation import Confirmation
+from dpaudit.mechanism.text import rows
 from dpaudit.mechanism.verdicts import strongest
 from dpaudit.plan import canonical
 from dpaudit.record import SCHEMA_VERSION, AuditRecord, Check, Coverage, Provenance, TargetRecord
@@ -24,6 +25,7 @@ from dpaudit.verdict import Status
 
 _METHOD = "one event, fixed before it was counted"
 _SOURCE = "event-search"
+_OF_MODELS = ("membership inference", "reconstruction", "attribute inference")
 _ASSUMED = ("outputs are independent of each other", "the mechanism that was called is the one that is used")
 
 
@@ -46,17 +48,24 @@ def record_of(audit: MechanismAudit, *, command: str = "") -> AuditRecord:
         plan={},
         plan_toml="",
         targets=(_target(audit),),
-        coverage=(
-            Coverage(
-                attack=_SOURCE,
-                target=audit.mechanism,
-                status="RUN" if audit.confirmations else "NOT RUN",
-                access=Access.RELEASE,
-                reason=f"{audit.examples:,} pairs of data sets, {audit.outputs:,} outputs",
-            ),
-        ),
+        coverage=_coverage(audit),
         trials=(),
         provenance=_provenance(audit, canonical(options), command),
+    )
+
+
+def _coverage(audit: MechanismAudit) -> tuple[Coverage, ...]:
+    found = Coverage(
+        attack=_SOURCE,
+        target=audit.mechanism,
+        status="RUN" if audit.confirmations else "NOT RUN",
+        access=Access.RELEASE,
+        reason=f"{audit.examples:,} pairs of data sets, {audit.outputs:,} outputs",
+    )
+    why = "no model was trained: outputs are looked at"
+    return (
+        found,
+        *(replace(found, attack=name, status="NOT APPLICABLE", reason=why) for name in _OF_MODELS),
     )
 
 
@@ -153,6 +162,12 @@ def _checklist(audit: MechanismAudit, claim: Claim) -> list[Check]:
         Check(name="unit of privacy", state="declared", detail=claim.unit),
         Check(name="epsilon", state="declared", detail=audit.guarantee.words()),
     ]
+    if audit.confirmations:
+        seen = dict(rows(audit))
+        pair = f"{seen['Data']}, and its neighbour {seen['Neighbour']}"
+        checks.append(Check(name="data looked at", state="checked", detail=pair))
+        event = f"{seen['Event']}: happened {seen['Happened']}"
+        checks.append(Check(name="event counted", state="checked", detail=event))
     return checks + [Check(name="note", state="checked", detail=note) for note in audit.notes]
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from dpaudit.errors import UsageError
 from dpaudit.mechanism import ApproximateDP, GaussianDP, Settings, assert_dp, audit_mechanism
+from dpaudit.mechanism.recording import record_of
 from dpaudit.mechanism.text import document, short
 from dpaudit.registry import MECHANISMS, resolve
+from dpaudit.reports import html
 from dpaudit.verdict import Status
 
 SMALL = Settings(samples=6_000, examples=16)
@@ -315,3 +317,15 @@ def test_a_strategy_that_draws_nothing_is_one_clear_error():
     )
     with pytest.raises(UsageError, match="Expected the domain mine:pairs to draw pairs"):
         audit_mechanism(lambda data, rng: rng.random(), epsilon=1, domain=domain, settings=SMALL)
+
+
+def test_the_record_of_an_audit_names_the_data_and_the_event(sound_audit):
+    record = record_of(sound_audit)
+    (target,) = record.targets
+    rows = {row.name: row.detail for row in target.checklist}
+    assert "neighbour" in rows["data looked at"]
+    assert rows["event counted"].startswith(sound_audit.witness.event_words)
+    status = {row.attack: row.status for row in record.coverage}
+    assert status.pop("event-search") == "RUN" and set(status.values()) == {"NOT APPLICABLE"}
+    # Nothing was trained, and the page does not show an empty row of a model.
+    assert "Nothing was trained" in html.render(record)

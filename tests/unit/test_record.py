@@ -110,6 +110,14 @@ def test_the_published_schema_is_json_and_names_every_field():
     assert set(schema["properties"]) == set(AuditRecord.__dataclass_fields__)
 
 
+def test_a_folder_of_records_says_which_they_are(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / RECORD_NAME).write_bytes(b"{}")
+    with pytest.raises(UsageError, match=r"found nothing\. Name one of its folders: .*a, .*b\."):
+        load(tmp_path)
+
+
 NEWER = {
     "provenance": ("salted", "committed", "commitment_sha256", "policy_sha256", "lock_sha256", "excluded"),
     "trials": ("attempts",),

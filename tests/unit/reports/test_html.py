@@ -239,3 +239,10 @@ def test_chromium_draws_the_page(page_text: str, tmp_path: Path, width: int) -> 
     assert shot.exists(), done.stderr
     assert shot.stat().st_size > 20_000
     assert "Content Security Policy" not in done.stderr
+
+
+def test_styles_of_figures_are_declared_once_and_all(page_text: str) -> None:
+    used = {name for value in Page(page_text).values("class") for name in value.split() if name[1:].isdigit()}
+    declared = re.findall(r"\.(s\d+)\{[^}]+\}", page_text)
+    assert len(used) > 10 and sorted(used) == sorted(declared)
+    assert not re.search(r'<(?:path|use|text)[^>]* style="', page_text)

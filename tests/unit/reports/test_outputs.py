@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from dpaudit.claim import Adjacency
 from dpaudit.gate import evaluate, parse_policy
 from dpaudit.record import AuditRecord, GateResult
 from dpaudit.reports import jsonview, junit, markdown, tables, target_tables, text, view
@@ -119,6 +120,25 @@ def test_the_ceiling_speaks_of_comparable_estimates_only() -> None:
     other = replace(private.estimates[1], delta=1e-3, ceiling=1e6)
     bare = replace(private, estimates=(private.estimates[1], other))
     assert view.ceiling(bare) == private.estimates[1].ceiling
+
+
+def test_a_narrow_terminal_has_the_reasons_below_the_table() -> None:
+    record = sample_record()
+    wide, narrow = (printed(record, width, gated(record)) for width in (160, 80))
+    assert "Why" in wide and "Why" not in narrow
+    below = narrow.partition("Trials")[2]
+    assert "Verdict on the claim of broken: Replay: 2.bias received no noise" in " ".join(below.split())
+    assert "The control was caught." not in narrow
+
+
+def test_a_ceiling_of_another_adjacency_is_shown_with_its_name() -> None:
+    private = quiet_record().targets[0]
+    seen = replace(private.estimates[1], adjacency=Adjacency.REPLACE_ONE, ceiling=3.0, claimed_epsilon=10.7)
+    (row, *_) = view.verdict_rows(with_target(quiet_record(), "private", estimates=(seen,)))
+    assert row.ceiling == "3.00 (replace-one)"
+    for ceiling, status in ((3.0, "TOO LOW"), (11.0, "HIGH ENOUGH")):
+        target = replace(private, estimates=(replace(seen, ceiling=ceiling),))
+        assert view.cards(target, quiet_record())[1].status == status
 
 
 def test_targets_of_which_the_same_is_said_share_a_row_of_coverage() -> None:
