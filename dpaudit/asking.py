@@ -10,7 +10,7 @@ import numpy as np
 
 from dpaudit.attribute import Attribute
 from dpaudit.check import BoolArray, FloatArray, IntArray
-from dpaudit.evidence import Access, Guesses
+from dpaudit.evidence import Access, Guesses, Rebuilt
 from dpaudit.protocols import View
 
 
@@ -34,6 +34,25 @@ class SecretsAsked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RepresentativesAsked:
+    """A picture of each class is wanted that the model takes for it as surely as can be.
+
+    Attributes:
+        restarts: searches for each class.
+        iterations: steps of each search.
+        smoothness: weight of the total variation of pictures.
+        height: of a picture, where a record is a flat row of its pixels; 0 to go by the shape of a record.
+        width: likewise.
+    """
+
+    restarts: int
+    iterations: int
+    smoothness: float
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What is wanted of every model beyond the scores of its records.
 
@@ -43,6 +62,8 @@ class Asked:
         gradients: whether each record's gradient is measured.
         attribute: a column in which each record is scored with every value that it may have.
         secrets: what is wanted about planted secrets; None for nothing.
+        representatives: of classes, of the audited model alone; None for none.
+        linear: whether the weights are wanted, of the audited model alone, where it is linear.
     """
 
     copies: int = 0
@@ -50,6 +71,8 @@ class Asked:
     gradients: bool = False
     attribute: Attribute | None = None
     secrets: SecretsAsked | None = None
+    representatives: RepresentativesAsked | None = None
+    linear: bool = False
 
 
 @runtime_checkable
@@ -112,6 +135,30 @@ class Extracts(Protocol):
 
     def extracted(self, view: View) -> Extracted | None:
         """What it made of one model; None where no secret was planted or the model gives no likelihoods."""
+        ...
+
+
+@runtime_checkable
+class Rebuilds(Protocol):
+    """An attack that rebuilds something of the data from a final model. Its fields are its recipe."""
+
+    @property
+    def name(self) -> str:
+        """In the plan and in the report."""
+        ...
+
+    @property
+    def access(self) -> Access:
+        """What its adversary sees."""
+        ...
+
+    @property
+    def asked(self) -> Asked:
+        """What it needs of the model."""
+        ...
+
+    def rebuilt(self, view: View) -> tuple[Rebuilt, ...] | str:
+        """What it made of the audited model, or the reason why nothing."""
         ...
 
 

@@ -17,8 +17,8 @@ from dpaudit.stats import reconstruction
 from dpaudit.stats.binomial import lower, two_sided, upper
 from dpaudit.stats.family import Family
 
-_PARTS = 5
-"""Intervals of all records, which share what is not spent on groups."""
+_PARTS = 6
+"""Intervals of all records and of run means, which share what is not spent on groups."""
 
 
 def of(
@@ -57,13 +57,14 @@ def _of_all(
     right: BoolArray, imputed: BoolArray, member: BoolArray, source: str, alpha: float, family: Family | None
 ) -> Iterator[Rate]:
     out = right[~member]
-    baseline = float(upper(int(out.sum()), out.size, alpha)) if out.size else 1.0
+    baseline = float(two_sided(int(out.sum()), out.size, alpha)[1]) if out.size else 1.0
     limit = None
     if family is not None and 0 < baseline < 1:
         limit = reconstruction.success_limit(family, baseline)
     yield _success(right[member], source, "members", alpha, limit=limit)
-    yield _success(out, source, "others", alpha)
-    yield _success(imputed[member], source, "members, by imputation", alpha)
+    # What those give who were not in is no leak, whatever a policy allows.
+    yield _success(out, source, "others", alpha, fine=True)
+    yield _success(imputed[member], source, "members, by imputation", alpha, fine=True)
     yield _over_imputation(right[member], imputed[member], source, alpha)
     yield _over_others(right[member], out, source, alpha)
 

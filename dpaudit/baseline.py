@@ -84,12 +84,15 @@ def load_baseline(file: Path) -> Baseline:
 
 def measured(record: AuditRecord) -> tuple[Entry, ...]:
     """Every number of the audited targets that has an interval; fine slices are left out."""
-    return tuple(e for target in record.targets if target.role == "audited" for e in _of(target))
+    return tuple(e for target in record.targets if target.role != "control" for e in _of(target))
 
 
 def rows(record: AuditRecord, baseline: Baseline) -> list[GateRow]:
     """One gate for each entry: FAIL where the new interval lies above the old one."""
     now = {entry.key: entry for entry in measured(record)}
+    if not baseline.entries:
+        reason = "The baseline has no entries: nothing was compared."
+        return [GateRow(metric=PREFIX.rstrip(":"), target="", status=GateStatus.WARN, reason=reason)]
     return [_row(entry, now.get(entry.key), record, baseline.file) for entry in baseline.entries]
 
 
@@ -104,14 +107,14 @@ def ratcheted(record: AuditRecord, baseline: Baseline | None) -> Baseline:
 
 
 def _of(target: TargetRecord) -> Iterator[Entry]:
-    if target.claim is not None:
+    if target.claim is not None and math.isfinite(target.claim.epsilon):
         claim = target.claim
         about = f"delta {claim.delta:g}, {claim.adjacency}, per {claim.unit}"
         yield _made(target.name, "epsilon_claimed", "", "all", about, (claim.epsilon,) * 3)
     for rate in target.rates:
         if rate.lower is not None and rate.upper is not None and not rate.fine:
             numbers = rate.value, rate.lower, rate.upper
-            if not any(map(math.isnan, numbers)):
+            if all(map(math.isfinite, numbers)):
                 about = f"intervals of {1 - rate.alpha:.6g}"
                 yield _made(target.name, rate.name, rate.source, rate.slice, about, numbers)
 

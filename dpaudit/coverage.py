@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dpaudit import extraction, membership, recovery
-from dpaudit.asking import Extracts, Game, LineUp
-from dpaudit.evidence import NOT_TRIED, Access, Guesses, Note, TwoSample
+from dpaudit import extraction, membership, rebuilding, recovery
+from dpaudit.asking import Extracts, Game, LineUp, Rebuilds
+from dpaudit.evidence import NOT_TRIED, Guesses, Note, TwoSample
 from dpaudit.plan import AuditPlan
 from dpaudit.protocols import ModelAttack, StepAttack, View
 from dpaudit.record import Coverage
@@ -27,24 +27,14 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
             status, reason = _played(attack, audited)
         elif isinstance(attack, Extracts):
             status, reason = extraction.ran(attack, runs)
+        elif isinstance(attack, Rebuilds):
+            status, reason = rebuilding.ran(attack, audited)
         elif isinstance(attack, ModelAttack):
             status, reason = membership.ran(attack, runs)
         rows.append(Coverage(attack=name, target=target, status=status, access=attack.access, reason=reason))
     if not any(isinstance(attack, Extracts) for attack in attacks_of(plan).values()):
         rows.append(extraction.not_asked(target, audited))
-    for attack_class in ("attribute inference", "gradient inversion"):
-        if attack_class.replace(" ", "-") in plan.attacks:
-            continue
-        rows.append(
-            Coverage(
-                attack=attack_class,
-                target=target,
-                status="NOT RUN",
-                access=Access.FINAL_MODEL,
-                reason="not part of this plan",
-            )
-        )
-    return rows
+    return rows + rebuilding.not_asked(plan, target)
 
 
 def _played(game: Game | LineUp, audited: View) -> tuple[str, str]:

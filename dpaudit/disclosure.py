@@ -20,19 +20,22 @@ def clustered_ranks(attack: ModelAttack, views: Sequence[View]) -> KnownNull | N
 
     With member i swapped for non-member j, i is exchangeable with the non-members but j; leaving j out of
     the references unseen costs at most one rank, so (1 + #{non-member >= i}) / K is conservative, K being
-    the number of non-members.
+    the number of non-members. A record of which the attack says nothing in any run is left out; where it
+    says nothing in some, which may depend on who was in, a member stands last and a non-member first.
     """
     split = (len(views) + 1) // 2 if attack.shadows else len(views)
     targets, shadows = views[:split], views[split:]
     if len(targets) < 2 or len(shadows) < min(attack.shadows, 2):
         return None
     scores = attack.scores(targets, shadows)
+    known = ~np.isnan(scores).all(axis=0)
     ranks, cluster = [], []
     fewest = None
     for run, view in enumerate(targets):
-        usable = np.isfinite(scores[run]) & (view.canaries.canary if view.canaries.canary.any() else True)
-        inside = scores[run][usable & view.canaries.member]
-        outside = np.sort(scores[run][usable & ~view.canaries.member])
+        usable = known & (view.canaries.canary if view.canaries.canary.any() else True)
+        said = np.where(np.isnan(scores[run]), np.where(view.canaries.member, -np.inf, np.inf), scores[run])
+        inside = said[usable & view.canaries.member]
+        outside = np.sort(said[usable & ~view.canaries.member])
         if len(inside) == 0 or len(outside) < 2:
             continue
         above = len(outside) - np.searchsorted(outside, inside, side="left")

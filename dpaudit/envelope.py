@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PASSWORD_VARIABLE = "DPAUDIT_KEY_PASSWORD"
 _MOST_BYTES = 64 << 20
+_MOST_OF_A_KEY = 1 << 20
 
 
 def new_key(stem: Path) -> tuple[Path, Path]:
@@ -57,12 +58,13 @@ def private_key(file: Path) -> Ed25519PrivateKey:
     Raises:
         UsageError: missing, no Ed25519 key, or encrypted with another password.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     try:
         key = serialization.load_pem_private_key(_read(file, "private"), password=_password())
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UsageError(
             f"Expected a private key in {file}, found: {error} "
             f"Name the .key file; its password, if any, is taken from ${PASSWORD_VARIABLE}."
@@ -78,13 +80,14 @@ def public_key(file: Path) -> SSlibKey:
     Raises:
         UsageError: missing, or no Ed25519 key.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from securesystemslib.signer import SSlibKey
 
     try:
         key = serialization.load_pem_public_key(_read(file, "public"))
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise UsageError(f"Expected a public key in {file}, found none. Name the .pub file.") from None
     if not isinstance(key, Ed25519PublicKey):
         raise UsageError(f"Expected an Ed25519 key in {file}, found another. Ask for that of the signer.")
@@ -145,7 +148,8 @@ def _written(envelope: Any) -> bytes:
 
 def _read(file: Path, kind: str) -> bytes:
     try:
-        return file.read_bytes()
+        with file.open("rb") as stream:
+            return stream.read(_MOST_OF_A_KEY)
     except OSError as error:
         raise UsageError(
             f"Expected a {kind} key at {file}, found: {error.strerror}. See dpaudit sign --new-key."

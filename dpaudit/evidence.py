@@ -298,7 +298,7 @@ class Rebuilt:
         condition: "as released", or "without clip and noise".
         subject: what was rebuilt, in words.
         real: whether those are records of the data.
-        batch: records in the update.
+        batch: records in the update; 0 where what was rebuilt is no record.
         scores: how near it came.
         panels: pictures, if any may be shown.
         qualitative: that nothing but looking at it says how near it came.

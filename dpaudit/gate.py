@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
@@ -9,6 +10,7 @@ from datetime import date, timedelta
 from dpaudit.baseline import Baseline
 from dpaudit.baseline import rows as held_against
 from dpaudit.errors import UsageError, nearest
+from dpaudit.evidence import Access
 from dpaudit.gauges import Measured, measure
 from dpaudit.policy import (
     FLOORS,
@@ -26,7 +28,8 @@ from dpaudit.verdict import Status
 __all__ = ["Policy", "Threshold", "Waiver", "evaluate", "find_policy", "load_policy", "parse_policy"]
 
 WAIVER_DAYS = 180
-_MISSING = ("lost", "planned")
+_ROUNDING = 1e-6
+_DONE = ("cached", "finished")
 _LETS_THROUGH = (GateStatus.PASS, GateStatus.WARN, GateStatus.WAIVED)
 
 
@@ -57,7 +60,8 @@ def evaluate(
     _check_names(record, policy)
     for waiver in policy.waivers:
         _check_term(waiver, today)
-    verdicts = [_verdict_row(target) for target in record.targets if target.role == "audited"]
+    # Whatever is no control is judged: a role that nobody knows takes no target out of the gate.
+    verdicts = [_verdict_row(target) for target in record.targets if target.role != "control"]
     if not verdicts:
         verdicts = [_row("verdict", "", GateStatus.NOT_RUN, "No target was audited.")]
     limits = [_limit_row(item, target, record, policy, today) for item, target in _pairs(record, policy)]
@@ -108,16 +112,47 @@ def _verdict_row(target: TargetRecord) -> GateRow:
         Status.NOT_REFUTED: GateStatus.PASS,
         Status.INCONCLUSIVE: GateStatus.INCONCLUSIVE,
     }[target.verdict.status]
+    against = _against(target) if status is GateStatus.PASS else ""
     return GateRow(
         metric="verdict",
         target=target.name,
-        status=status,
-        reason=target.verdict.reason,
+        status=GateStatus.FAIL if against else status,
+        reason=against or target.verdict.reason,
         measured=target.verdict.epsilon_lower,
         bound="lower",
         limit=target.claim.epsilon if target.claim else None,
         source=target.verdict.decided_by or "",
     )
+
+
+def _against(target: TargetRecord) -> str:
+    """What the record itself holds against the verdict that a claim was not refuted; empty for nothing."""
+    if target.findings:
+        found = target.findings[0]
+        return (
+            f"The record contradicts itself: it says NOT REFUTED, where {found.check} ({found.where}) "
+            f"expected {found.expected}, measured {found.measured}."
+        )
+    claim = target.claim
+    if claim is None:
+        return ""
+    shown = [
+        (estimate.epsilon_lower, estimate.source, max(claim.epsilon, estimate.claimed_epsilon or 0.0))
+        for estimate in target.estimates
+        if estimate.guarantee
+        and estimate.epsilon_lower is not None
+        and estimate.adjacency == claim.adjacency
+        and math.isclose(estimate.delta, claim.delta)
+        # A release's bound at this delta and its test of the claim look at different lines.
+        and (estimate.access is not Access.RELEASE or (estimate.p_value or 0.0) <= estimate.alpha)
+    ]
+    for epsilon, source, claimed in shown:
+        if not epsilon <= claimed * (1 + _ROUNDING):
+            return (
+                f"The record contradicts itself: it says NOT REFUTED, where {source} puts epsilon at "
+                f"{epsilon:.4g} or more and {claimed:.4g} is claimed."
+            )
+    return ""
 
 
 def _control_rows(record: AuditRecord) -> list[GateRow]:
@@ -127,7 +162,10 @@ def _control_rows(record: AuditRecord) -> list[GateRow]:
         return [_row("control", "", GateStatus.WARN, reason)]
     rows = []
     for target in controls:
-        if target.caught:
+        if target.caught and target.verdict.status is Status.NOT_REFUTED:
+            status = GateStatus.INCONCLUSIVE
+            reason = "The record contradicts itself: the control is called caught, and was not refuted."
+        elif target.caught:
             status, reason = GateStatus.PASS, "The control was caught."
         elif target.caught is None:
             status, reason = GateStatus.NOT_RUN, "It is not known whether the control was caught."
@@ -140,7 +178,7 @@ def _control_rows(record: AuditRecord) -> list[GateRow]:
 
 
 def _trials_row(record: AuditRecord) -> GateRow:
-    missing = [trial for trial in record.trials if trial.status in _MISSING]
+    missing = [trial for trial in record.trials if trial.status not in _DONE]
     if not missing:
         return _row("trials", "", GateStatus.PASS, f"Missing: none of {len(record.trials)}.")
     first = f" First: {missing[0].key} of {missing[0].target}: {missing[0].error or missing[0].status}."
@@ -176,7 +214,7 @@ def _pairs(record: AuditRecord, policy: Policy) -> Iterator[tuple[Threshold, Tar
     own = {(item.metric, item.target) for item in policy.thresholds if item.target}
     for item in policy.thresholds:
         for target in record.targets:
-            general = item.target is None and target.role == "audited"
+            general = item.target is None and target.role != "control"
             if item.target == target.name or (general and (item.metric, target.name) not in own):
                 yield item, target
 
@@ -207,13 +245,13 @@ def _compare(item: Threshold, found: Measured) -> tuple[GateStatus, str]:
         what = "claimed or recomputed epsilon"
     if item.metric in FLOORS:
         return _compare_floor(item, found)
-    if found.value is not None and found.value > item.limit:
+    if found.value is not None and not found.value <= item.limit:
         return GateStatus.FAIL, f"The {what} is {found.value:.4g}, above the limit {item.limit:g}."
     if found.missing:
         return (GateStatus.NOT_RUN if found.value is None else GateStatus.INCONCLUSIVE), found.missing
     if found.value is None:
         return GateStatus.NOT_RUN, f"There is no data on {item.metric}."
-    if found.power < item.limit:
+    if not found.power >= item.limit:
         return GateStatus.INCONCLUSIVE, (
             f"The {what} is {found.value:.4g}, but these observations could not show more than "
             f"{found.power:.4g}, below the limit {item.limit:g}."
@@ -227,7 +265,7 @@ def _compare_floor(item: Threshold, found: Measured) -> tuple[GateStatus, str]:
     """A value that has to be large enough."""
     if found.value is None:
         return GateStatus.NOT_RUN, found.missing
-    if found.value < item.limit:
+    if not found.value >= item.limit:
         return GateStatus.FAIL, f"{item.metric} is {found.value:.4g}, below the least of {item.limit:g}."
     if item.warn is not None and found.value < item.warn:
         return GateStatus.WARN, f"{item.metric} is {found.value:.4g}, below the warning level {item.warn:g}."

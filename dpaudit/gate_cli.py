@@ -83,17 +83,24 @@ def gate(
 
 
 def policy_of(record: AuditRecord, file: Path | None, profile: str = "") -> Policy:
-    """The policy named, else that of the current folder, else the [gate] table of the record's own plan."""
+    """The policy named, else that of the current folder, else the [gate] table of the record's own plan.
+
+    The record's own table has no word where the current folder has one with limits, be they of the profile
+    alone; where that has none, what is strict there stays strict.
+    """
+    from dataclasses import replace
+
     from dpaudit.policy import find_policy, load_policy, parse_policy
 
     if file is not None:
         return load_policy(file, profile)
     own = record.plan.get("gate")
-    # A profile may be one of the plan's: that of the current folder has the first word only if it has limits.
-    here = find_policy(Path.cwd(), "" if own else profile)
+    # A profile may be one of the plan's, but only where the current folder has no policy.
+    here = find_policy(Path.cwd(), profile if not own or find_policy(Path.cwd()).file else "")
     if here.thresholds or not own:
-        return find_policy(Path.cwd(), profile)
-    return parse_policy(record.plan_toml, Path("plan.toml"), profile)
+        return here
+    rules = parse_policy(record.plan_toml, Path("plan.toml"), profile)
+    return replace(rules, strict=rules.strict or here.strict)
 
 
 def _baseline(file: Path | None, *, ratchet: bool) -> Baseline | None:
@@ -130,5 +137,10 @@ def _write(record: AuditRecord, result: GateResult, file: str, wanted: dict[str,
 
             write_atomic(path, renderers[name]().encode())
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("a", encoding="utf-8") as stream:
-            stream.write(markdown.render(record, result))
+        try:
+            with Path(summary).open("a", encoding="utf-8") as stream:
+                stream.write(markdown.render(record, result))
+        except OSError as error:
+            raise UsageError(
+                f"Expected to append to $GITHUB_STEP_SUMMARY, found: {error}. Unset it, or name a file."
+            ) from None

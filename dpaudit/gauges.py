@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from dpaudit.estimate import Estimate
 from dpaudit.record import AuditRecord, TargetRecord
@@ -42,12 +43,12 @@ def measure(target: TargetRecord, record: AuditRecord, metric: str, bound: str) 
 
 def _strength(target: TargetRecord, record: AuditRecord, metric: str) -> Measured:
     """What the best estimate on the claim's own terms could have shown, or would have caught."""
-    valid = [estimate for estimate in _valid(target, record) if estimate.n_observations]
+    valid = [e for e in _valid(target, record) if e.n_observations and not math.isnan(e.ceiling)]
     if metric == "ceiling":
         found = [(estimate.ceiling, estimate.source) for estimate in valid]
         value, source = max(found, default=(None, ""))
     else:
-        found = [(e.detectable, e.source) for e in valid if e.detectable is not None]
+        found = [(e.detectable, e.source) for e in valid if _known(e.detectable)]
         value, source = min(found, default=(None, ""))
     missing = f"{metric} is not known for any bound of {target.name}." if value is None else ""
     return Measured(value=value, source=source, missing=missing)
@@ -73,17 +74,15 @@ def _valid(target: TargetRecord, record: AuditRecord) -> list[Estimate]:
 
 def _epsilon_lower(target: TargetRecord, record: AuditRecord, metric: str) -> Measured:
     """Largest valid lower bound at the record's delta; other adjacencies and deltas are never compared."""
-    valid = [
-        estimate
-        for estimate in _valid(target, record)
-        if estimate.epsilon_lower is not None and not math.isnan(estimate.epsilon_lower)
-    ]
+    valid = [estimate for estimate in _valid(target, record) if _known(estimate.epsilon_lower)]
     bounds = [(estimate.epsilon_lower or 0.0, estimate.source) for estimate in valid]
-    bounds += [(found.epsilon, found.check) for found in target.findings if found.epsilon is not None]
+    bounds += [(f.epsilon, f.check) for f in target.findings if _known(f.epsilon)]
     if not bounds:
         return Measured(value=None, missing=f"No valid lower bound of epsilon for {target.name}.")
     value, source = max(bounds)
-    return Measured(value=value, source=source, power=max((e.ceiling for e in valid), default=math.inf))
+    # A ceiling that is no number is none.
+    power = max((e.ceiling if _known(e.ceiling) else 0.0 for e in valid), default=math.inf)
+    return Measured(value=value, source=source, power=power)
 
 
 def _epsilon_claimed(target: TargetRecord, record: AuditRecord, metric: str) -> Measured:
@@ -98,8 +97,15 @@ def _epsilon_claimed(target: TargetRecord, record: AuditRecord, metric: str) -> 
         and row.adjacency == target.claim.adjacency
         and math.isclose(row.delta, target.claim.delta)
     ]
-    value, source = max(values)
+    value, source = max(values, key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])
+    if math.isnan(value):
+        return Measured(value=None, missing=f"The epsilon recomputed for {target.name} is no number.")
     return Measured(value=value, source=source)
+
+
+def _known(value: float | None) -> TypeGuard[float]:
+    """NaN is no data."""
+    return value is not None and not math.isnan(value)
 
 
 def _rate(target: TargetRecord, metric: str, bound: str) -> Measured:
@@ -107,7 +113,8 @@ def _rate(target: TargetRecord, metric: str, bound: str) -> Measured:
     rates = [
         rate for rate in target.rates if rate.name == metric and not math.isnan(rate.value) and not rate.fine
     ]
-    ends = [(rate, rate.lower if bound == "lower" else rate.upper) for rate in rates]
+    found = [(rate, rate.lower if bound == "lower" else rate.upper) for rate in rates]
+    ends = [(rate, end if _known(end) else None) for rate, end in found]
     if bound == "lower":
         ends = [(rate, end) for rate, end in ends if end is not None]
     if not ends:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dpaudit import ledger, measure, membership
+from dpaudit import ledger, measure, membership, rebuilding
 from dpaudit.claim import Claim, Sampler
 from dpaudit.coverage import coverage as covered
 from dpaudit.estimate import Estimate
-from dpaudit.evidence import BLIND, CLIP_TESTED, REPEATED, Access, Finding, Note, Rebuilt
+from dpaudit.evidence import BLIND, CLIP_TESTED, REPEATED, Access, Finding, Note
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.protocols import View
 from dpaudit.record import Coverage, TargetRecord, TrialRecord
@@ -112,7 +112,7 @@ def _judge(
             plan,
         ),
         weights_sha256=audited.weights_sha256 if audited else "",
-        rebuilt=tuple(e for e in (audited.evidence if audited else ()) if isinstance(e, Rebuilt)),
+        rebuilt=rebuilding.rebuilt(plan, audited),
     )
 
 

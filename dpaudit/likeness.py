@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -10,7 +11,8 @@ class Score:
     """How near rebuilt records come to the originals.
 
     Attributes:
-        name: "ssim", "psnr" and "psnr, no box" (dB), or shares of records: "rebuilt", "features", "labels".
+        name: "ssim", "psnr" and "psnr, no box" (dB), "correlation", "average" (correlation with the average
+            of a class), or shares of records: "rebuilt", "features", "labels".
         mean: over the records; NaN without any.
         lower: of a 95 % interval for that mean; it describes, and no verdict rests on it. None without one.
         upper: its other end.
@@ -43,3 +45,16 @@ class Panel:
     column: int
     pixels: tuple[tuple[int, ...], ...]
     real: bool
+
+
+def picture(shape: tuple[int, ...], height: int, width: int) -> tuple[int, int] | None:
+    """Height and width of a record of this shape as a picture; None where it is none.
+
+    Args:
+        shape: (h, w) or (channels, h, w), or of a flat row whose pixels are `height` times `width`.
+        height: 0 to go by the shape.
+        width: likewise.
+    """
+    if height * width and height * width == math.prod(shape):
+        return height, width
+    return (shape[-2], shape[-1]) if len(shape) > 1 and min(shape[-2:]) > 2 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
@@ -37,6 +37,8 @@ POLICY_NAMES = ("dpaudit.toml", "pyproject.toml")
 BUILT_IN_PROFILES = {"ci": False, "release": True}
 """Profiles that are there without a table, and whether they are strict."""
 
+_LARGEST = 1e6
+"""No limit is above it: what it would let through, a policy without the limit lets through more openly."""
 _RESERVED = ("profiles", "strict", "targets", "waivers")
 _THRESHOLD_KEYS = ("bound", "limit", "warn")
 _WAIVER_KEYS = ("approver", "expires", "limit", "metric", "reason", "target")
@@ -119,7 +121,10 @@ def load_policy(file: Path, profile: str = "") -> Policy:
 
 
 def parse_policy(text: str, file: Path, profile: str = "") -> Policy:
-    """Read a policy from the text of `file`; limits of a profile replace those of the same metric."""
+    """Read a policy from the text of `file`; limits of a profile replace those of the same metric.
+
+    Of a profile's general limit and one that the file sets for a single target the tighter one holds there.
+    """
     document = _parse(text, file)
     table = _gate_table(document, file)
     if table is None:
@@ -136,7 +141,8 @@ def parse_policy(text: str, file: Path, profile: str = "") -> Policy:
     strict = _flag(table, at("strict")) or _strictness(profile, profiles, file)
     over = limits.get(profile, [])
     replaced = {(item.metric, item.target) for item in over}
-    thresholds = [t for t in _thresholds(table, at) if (t.metric, t.target) not in replaced] + over
+    kept = [t for t in _thresholds(table, at) if (t.metric, t.target) not in replaced]
+    thresholds = [_tightened(t, over) for t in kept] + over
     entries = table.get("waivers", [])
     if not isinstance(entries, list):
         raise UsageError(f"Expected [[gate.waivers]] at {at('waivers')}, found {entries!r}. Double the [.")
@@ -162,6 +168,19 @@ def _thresholds(table: Mapping[str, Any], at: Callable[..., str], *path: str) ->
         for metric, value in _entries(limits, ()):
             found.append(_threshold(metric, value, target, at(*path, "targets", target, metric)))
     return found
+
+
+def _tightened(own: Threshold, over: list[Threshold]) -> Threshold:
+    """A target's own limit, or the general one of the profile where that is tighter."""
+    for general in over:
+        if (
+            own.target
+            and general.target is None
+            and (general.metric, general.bound) == (own.metric, own.bound)
+        ):
+            tighter = general.limit > own.limit if own.metric in FLOORS else general.limit < own.limit
+            return replace(general, target=own.target) if tighter else own
+    return own
 
 
 def _strictness(profile: str, profiles: Mapping[str, Mapping[str, Any]], where: Path) -> bool:
@@ -286,9 +305,9 @@ def _known_keys(fields: Mapping[str, Any], known: KeyPath, location: str) -> Non
 
 
 def _number(key: str, value: Any, metric: str, location: str) -> float:
-    high = 1.0 if metric in KNOWN_METRICS and metric not in EPSILON_METRICS else math.inf
+    high = 1.0 if metric in KNOWN_METRICS and metric not in EPSILON_METRICS else _LARGEST
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= high
-    if not good or math.isinf(value):
+    if not good:
         raise UsageError(f"Expected {key}={value!r} of {metric} at {location} in [0, {high}]. Name a number.")
     return float(value)
 

@@ -48,8 +48,10 @@ class View:
             record, and of K others in its place.
         secret_tokens: (s, w) of each token of the planted secrets under the sampling scheme; 0 behind them.
         generated: (g, t) tokens of sampled texts.
+        representatives: (classes, ...) of each class a record that the model takes for it most surely.
+        linear: (classes, features + 1) weights and then bias of a model that is linear.
 
-    The last seven are empty unless an attack of the plan asks for them (`Asks`).
+    The last nine are empty unless an attack of the plan asks for them (`Asks`).
     """
 
     canaries: Canaries
@@ -75,6 +77,8 @@ class View:
     secret_scores: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     secret_tokens: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     generated: IntArray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
+    representatives: FloatArray = field(default_factory=lambda: np.zeros(0))
+    linear: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 class StopTraining(BaseException):

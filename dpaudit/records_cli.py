@@ -57,7 +57,7 @@ def reproduce(
         Path | None, typer.Option("--beside", help="Folder of the user's own modules; else that of the plan.")
     ] = None,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Relative difference that counts as none.", min=0.0)
+        float, typer.Option("--tolerance", help="Relative difference that counts as none.", min=0.0, max=1.0)
     ] = 1e-6,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: AsJson = False,

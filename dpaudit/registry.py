@@ -15,6 +15,7 @@ from dpaudit.errors import UsageError, nearest
 TRAININGS: Mapping[str, str] = {
     "plain": "dpaudit.targets.trainer:fit_plain",
     "opacus": "dpaudit.targets.trainer:fit_opacus",
+    "convex": "dpaudit.targets.convex:fit_convex",
     "language-model": "dpaudit.targets.language.training:fit_plain",
     "language-model-opacus": "dpaudit.targets.language.training:fit_opacus",
     "language-model-lora": "dpaudit.targets.language.hugging_face:fit_lora",
@@ -32,6 +33,8 @@ ATTACKS: Mapping[str, str] = {
     "prior-aware": "dpaudit.attacks.reconstruction.prior_aware:PriorAware",
     "line-up": "dpaudit.attacks.reconstruction.line_up:LineUp",
     "gradient-inversion": "dpaudit.attacks.reconstruction.gradient_inversion:GradientInversion",
+    "model-inversion": "dpaudit.attacks.reconstruction.model_inversion:ModelInversion",
+    "informed": "dpaudit.attacks.reconstruction.informed:Informed",
     "extraction": "dpaudit.attacks.extraction.planted:Extraction",
     "worst-case": "dpaudit.attacks.membership.worst_case:WorstCase",
     "loss-threshold": "dpaudit.attacks.membership.loss_threshold:LossThreshold",

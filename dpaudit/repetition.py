@@ -83,7 +83,7 @@ def repetition(record: AuditRecord, out: Path, *, tolerance: float = 1e-6) -> Re
         differing=tuple(row for row in found.rows if not _same(row, tolerance)),
         compared=sum(row.comparable and row.before is not None for row in found.rows),
         notes=found.notes,
-        missing=sum(trial.status == "lost" for trial in again.trials),
+        missing=sum(trial.status not in ("cached", "finished") for trial in again.trials),
     )
 
 

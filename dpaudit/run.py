@@ -213,7 +213,7 @@ def _key(
         "seed": [plan.seed, position, index],
         "delta": plan.delta,
         "device": device,
-        "asked": asdict(asked_of(plan)),
+        "asked": asdict(asked_of(plan, kind)),
     }
     if kind == AUDITED and plan.data.show_records:
         content["show_records"] = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,11 +42,11 @@ class Person:
     def __post_init__(self) -> None:
         """Refuse a signature that nobody answers for."""
         for key, value in (("name", self.name), ("role", self.role)):
-            if not value.strip():
+            if not _plain(value):
                 raise UsageError(f"Expected the {key} of who signs, found {value!r}. Give --{key}.")
 
     def same_as(self, other: Person) -> bool:
-        """Whether both names are one, whatever their case and spaces."""
+        """Whether both names are one, whatever their case, spaces, punctuation and order of words."""
         return _plain(self.name) == _plain(other.name)
 
 
@@ -193,4 +194,11 @@ def now() -> str:
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.casefold().split())
+    """The words of a name in order, of one spelling of each character, without what nobody sees."""
+    shown = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    kept = (
+        " " if unicodedata.category(char)[0] in "PZ" or char.isspace() else char
+        for char in shown
+        if unicodedata.category(char) not in ("Cf", "Cn", "Co", "Cs")
+    )
+    return " ".join(sorted("".join(kept).split()))

@@ -155,7 +155,7 @@ class Secrets:
             Tokens (n, t), and the places, of these records alone.
 
         Raises:
-            UsageError: a record without a place for one, or without room.
+            UsageError: a record without a place for one, without a token before it, or without room.
         """
         without = rows[self.kind[rows] < 0]
         if without.size:
@@ -163,22 +163,33 @@ class Secrets:
                 f"Expected a place for a secret in every canary, found none in {without.size} of "
                 f"{rows.size}. Plant fewer canaries, or name more places."
             )
+        first = rows[self.start[rows] < 1]
+        if first.size:
+            raise UsageError(
+                f"Expected a token before each secret, found none in record {first[0]}. Begin "
+                "records with one, such as a mark of their beginning."
+            )
         x, number, stop = x.copy(), np.full(len(self.kind), -1), self.stop.copy()
         for row in rows:
             chosen = self.formats[self.kind[row]]
             number[row] = chosen.draw(1, rng)[0]
-            x[row], stop[row] = self._with(x[row], int(row), chosen.spelled(number[row : row + 1])[0])
+            longest = chosen.longest
+            x[row], stop[row] = self._with(
+                x[row], int(row), chosen.spelled(number[row : row + 1])[0], longest
+            )
         kind, stream = np.where(number >= 0, self.kind, -1), int(rng.integers(2**31))
         return x, replace(self, kind=kind, stop=stop, number=number, stream=stream)
 
-    def _with(self, record: FloatArray, row: int, secret: IntArray) -> tuple[FloatArray, int]:
+    def _with(self, record: FloatArray, row: int, secret: IntArray, longest: int) -> tuple[FloatArray, int]:
         said = secret[secret != PADDING]
         behind = record[self.stop[row] :]
         behind = behind[behind != PADDING]
         whole = np.concatenate([record[: self.start[row]], said, behind])
-        if len(whole) > len(record):
+        # Every candidate has to fit, and not the drawn one alone: what fails must not depend on the draw.
+        needed = max(len(whole), int(self.start[row]) + longest)
+        if needed > len(record):
             raise UsageError(
-                f"Expected room for {len(whole)} tokens in record {row}, found {len(record)}. Pad records "
+                f"Expected room for {needed} tokens in record {row}, found {len(record)}. Pad records "
                 f"with {PADDING} for the longest secret."
             )
         padded = np.full(len(record), float(PADDING))

@@ -80,9 +80,13 @@ def sign_record(folder: Path, key_file: Path, preparer: Person, *, again: bool =
         The file of the signature.
 
     Raises:
-        UsageError: no record, no key, a link in the folder, or a signature that is there already.
+        UsageError: no record, no key or one inside the folder, a link there, or a signature already.
     """
     key = envelope.private_key(key_file)
+    if key_file.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"Expected the private key outside of {folder}, found {key_file}. Move it: a record is handed on."
+        )
     there = seal.signature_files(folder)
     if there and not again:
         raise UsageError(
@@ -92,7 +96,10 @@ def sign_record(folder: Path, key_file: Path, preparer: Person, *, again: bool =
     subjects = seal.signable(folder)
     predicate = seal.record_predicate(load(folder), preparer)
     for file in there:
-        file.unlink()
+        try:
+            file.unlink()
+        except OSError as error:
+            raise UsageError(f"Expected to replace {file}, found: {error.strerror}. Remove it.") from None
     return _write(folder / SEAL_NAME, seal.statement(subjects, RECORD_PREDICATE, predicate), key)
 
 

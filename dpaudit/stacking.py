@@ -70,7 +70,7 @@ def execute_stack(specs: tuple[TrialSpec, ...]) -> float:
             draws,
             [training_seed(spec) for spec in specs],
             first.device,
-            asked_of(first.plan),
+            asked_of(first.plan, SHADOW),
         )
     right = [bool(np.isfinite(view.scores).all()) for view in views]
     for spec, view, finite in zip(specs, views, right, strict=True):

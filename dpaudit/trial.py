@@ -84,7 +84,7 @@ def execute(spec: TrialSpec) -> float:
         fit=training_function(spec.plan, target_plan, spec.plan_folder),
         options=spec.plan.options_of(target_plan),
         delta=spec.plan.delta,
-        asked=asked_of(spec.plan),
+        asked=asked_of(spec.plan, spec.kind),
     )
     attacks = step_attacks(spec.plan) if spec.kind == AUDITED else ()
     with explained(target_plan):
@@ -232,8 +232,8 @@ def model_attacks(plan: AuditPlan) -> tuple[ModelAttack, ...]:
     return tuple(attack for attack in attacks_of(plan).values() if isinstance(attack, ModelAttack))
 
 
-def asked_of(plan: AuditPlan) -> Asked:
-    """What the attacks on final models together want of every model."""
+def asked_of(plan: AuditPlan, kind: str) -> Asked:
+    """What the attacks on final models together want of a model; some want it of the audited one alone."""
     wanted = [attack.asked for attack in attacks_of(plan).values() if isinstance(attack, Asks)]
     return Asked(
         copies=max((asked.copies for asked in wanted), default=0),
@@ -241,6 +241,10 @@ def asked_of(plan: AuditPlan) -> Asked:
         gradients=any(asked.gradients for asked in wanted),
         attribute=next((asked.attribute for asked in wanted if asked.attribute is not None), None),
         secrets=next((asked.secrets for asked in wanted if asked.secrets), None),
+        representatives=next(
+            (asked.representatives for asked in wanted if asked.representatives and kind == AUDITED), None
+        ),
+        linear=kind == AUDITED and any(asked.linear for asked in wanted),
     )
 
 

@@ -32,6 +32,7 @@ def draw(record: AuditRecord, target: TargetRecord, key: str) -> tuple[Drawing, 
             course.draw(target, f"{key}-course"),
             true_positives(target, controls, f"{key}-tpr"),
             rebuilt.draw(target, controls, f"{key}-rebuilt"),
+            *rebuilt.draw_released(target, f"{key}-released"),
         )
     return tuple(drawing for drawing in found if drawing is not None)
 

@@ -8,6 +8,7 @@ import re
 from dpaudit.record import AuditRecord, GateResult
 from dpaudit.reports import tables, view, words
 from dpaudit.reports.tables import Row
+from dpaudit.reports.text import printable
 
 
 def render(record: AuditRecord, gate: GateResult | None = None) -> str:
@@ -52,14 +53,14 @@ def render(record: AuditRecord, gate: GateResult | None = None) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown and HTML leave alone, on one line."""
-    flat = " ".join(text.split())
+    """Text that Markdown and HTML leave alone, on one line, without what reorders or hides it."""
+    flat = printable(" ".join(text.split()))
     return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", html.escape(flat, quote=False))
 
 
 def code(text: str) -> str:
     """Text as code, on one line."""
-    flat = " ".join(text.split()).replace("`", "'")
+    flat = printable(" ".join(text.split())).replace("`", "'")
     return f"`{flat}`"
 
 

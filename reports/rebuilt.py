@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dpaudit.evidence import Rebuilt
+from dpaudit.evidence import Access, Rebuilt
 from dpaudit.likeness import Panel, Score
 from dpaudit.record import AuditRecord, TargetRecord
 from dpaudit.reports import numbers, svg
@@ -21,6 +21,8 @@ _HEADS = {
     "ssim": ("SSIM", "SSIM, others"),
     "rebuilt": ("SSIM ≥ 0.9",),
     "psnr": ("PSNR, dB", "PSNR, others"),
+    "correlation": ("Correlation", "Correlation, others"),
+    "average": ("Class average", "Other averages"),
     "features": ("Features",),
     "labels": ("Labels",),
 }
@@ -34,7 +36,11 @@ def embeds_records(record: AuditRecord) -> bool:
 
 def sentence(target: TargetRecord) -> str:
     """What the strongest attack rebuilt of real records, to be quoted; empty where none was tried."""
-    measured = [item for item in target.rebuilt if item.real and not item.qualitative and item.scores]
+    measured = [item for item in _of_updates(target) if item.real and not item.qualitative and item.scores]
+    return " ".join(filter(None, (_of_update(target, measured), *map(_of_model, _released(target)))))
+
+
+def _of_update(target: TargetRecord, measured: list[Rebuilt]) -> str:
     if not measured:
         return ""
     ssim = any(score.name == "ssim" for item in measured for score in item.scores)
@@ -60,8 +66,9 @@ def sentence(target: TargetRecord) -> str:
 
 def table(target: TargetRecord) -> Table:
     """Every attack on real records with its scores; on what the audit made itself where there are none."""
-    real = [item for item in target.rebuilt if item.real]
-    shown = sorted(real or target.rebuilt, key=lambda item: (item.condition != _RELEASED, item.method))
+    tried = _of_updates(target)
+    real = [item for item in tried if item.real]
+    shown = sorted(real or tried, key=lambda item: (item.condition != _RELEASED, item.method))
     names = [name for name in _HEADS if any(_score(item, name) for item in shown)]
     bounded = any(score.bound is not None for item in shown for score in item.scores)
     return Table(
@@ -87,6 +94,80 @@ def table(target: TargetRecord) -> Table:
     )
 
 
+def released_table(target: TargetRecord) -> Table:
+    """Every attack on the final model with its scores, and the same for records that are not the ones."""
+    shown = _released(target)
+    names = [name for name in _HEADS if any(_score(item, name) for item in shown)]
+    heads = [(head, "number") for name in names for head in _HEADS[name]]
+    return Table(
+        caption=f"What could be rebuilt from the final model of {target.name}",
+        columns=(("Attack", "text"), ("Rebuilt", "text"), *heads, ("n", "number")),
+        rows=tuple(
+            (
+                f"{item.method}{' (qualitative)' if item.qualitative else ''}",
+                item.subject,
+                *(cell for name in names for cell in _cells(item, name)),
+                numbers.count(item.scores[0].n) if item.scores else numbers.NONE,
+            )
+            for item in shown
+        ),
+        empty=f"Nothing was tried to rebuild records from the final model of {target.name}.",
+    )
+
+
+def _of_updates(target: TargetRecord) -> list[Rebuilt]:
+    return [item for item in target.rebuilt if item.access is not Access.FINAL_MODEL]
+
+
+def _released(target: TargetRecord) -> list[Rebuilt]:
+    return [item for item in target.rebuilt if item.access is Access.FINAL_MODEL]
+
+
+def _of_model(item: Rebuilt) -> str:
+    """What one attack rebuilt from the final model, to be quoted."""
+    name = "ssim" if _score(item, "ssim") else "psnr"
+    score = _score(item, name)
+    if score is None or score.blind is None or math.isnan(score.mean):
+        return ""
+    measure = "SSIM" if name == "ssim" else "PSNR in dB"
+    if item.qualitative:
+        return (
+            f"Qualitative: {item.subject} of the final model have a mean {measure} of "
+            f"{_with_interval(score)} with the nearest record of their class that was trained on, and of "
+            f"{_value(name, score.blind)} with the nearest of as many that were not. "
+            "No epsilon is compared with this."
+        )
+    return (
+        f"From the final model, whoever knows all other records rebuilt {item.subject} with a mean {measure} "
+        f"of {_with_interval(score)}, over {score.n} records; compared with other records than its own, the "
+        f"same had {_value(name, score.blind)}."
+    )
+
+
+def draw_released(target: TargetRecord, key: str) -> tuple[Drawing, ...]:
+    """Pictures of attacks on the final model, where the plan asks for them."""
+    found = []
+    for number, item in enumerate(item for item in _released(target) if item.panels):
+        names = dict.fromkeys(panel.row for panel in item.panels)
+        rows = [(name, tuple(panel for panel in item.panels if panel.row == name)) for name in names]
+        title = f"{item.method.capitalize()} on the final model of {target.name}"
+        why = "They are or may be records of the data: the plan asked for them (data.show_records)."
+        drawn = _drawn(rows, f"{key}-{number}", title)
+        found.append(Drawing(section="rebuilt", title=title, caption=why, svg=drawn))
+    return tuple(found)
+
+
+def _drawn(rows: list[tuple[str, tuple[Panel, ...]]], key: str, title: str) -> str:
+    with svg.settings():
+        side, left = 70, 120
+        figure, axes = canvas(height=8 + side * len(rows), left=left, right=8, top=4, bottom=4)
+        axes.imshow(_grid(rows), interpolation="none", aspect="auto")
+        axes.set_axis_off()
+        _labels(axes, rows)
+        words = "; ".join(f"row {i}: {name}" for i, (name, _) in enumerate(rows, start=1))
+        return svg.inline(figure, key, title, f"A grid of {len(rows[0][1])} pictures a row. {words}.")
+
+
 def draw(target: TargetRecord, controls: tuple[TargetRecord, ...], key: str) -> Drawing | None:
     """Originals above what was rebuilt of them: of this target, and of the first control with the same."""
     rows = _rows(target)
@@ -99,16 +180,8 @@ def draw(target: TargetRecord, controls: tuple[TargetRecord, ...], key: str) -> 
             break
     rows = rows[:_MOST_ROWS]
     real = any(panel.real for _, panels in rows for panel in panels)
-    with svg.settings():
-        side, left = 70, 120
-        figure, axes = canvas(height=8 + side * len(rows), left=left, right=8, top=4, bottom=4)
-        axes.imshow(_grid(rows), interpolation="none", aspect="auto")
-        axes.set_axis_off()
-        _labels(axes, rows)
-        what = "records of the data" if real else "test cards"
-        title = f"What could be rebuilt of {what} from one update of {target.name}"
-        words = "; ".join(f"row {i}: {name}" for i, (name, _) in enumerate(rows, start=1))
-        drawn = svg.inline(figure, key, title, f"A grid of {len(rows[0][1])} pictures a row. {words}.")
+    what = "records of the data" if real else "test cards"
+    title = f"What could be rebuilt of {what} from one update of {target.name}"
     source = (
         "These are records of the data: the plan asked for it."
         if real
@@ -116,13 +189,16 @@ def draw(target: TargetRecord, controls: tuple[TargetRecord, ...], key: str) -> 
         "clip and noise."
     )
     return Drawing(
-        section="rebuilt", title=title, caption=f"By {_pictured(target)[0].method}. {source}", svg=drawn
+        section="rebuilt",
+        title=title,
+        caption=f"By {_pictured(target)[0].method}. {source}",
+        svg=_drawn(rows, key, title),
     )
 
 
 def _pictured(target: TargetRecord) -> list[Rebuilt]:
     """Of one method; real records where they are there."""
-    found = [item for item in target.rebuilt if item.panels]
+    found = [item for item in _of_updates(target) if item.panels]
     real = [item for item in found if item.real] or found
     return [item for item in real if item.method == real[0].method]
 
@@ -158,6 +234,7 @@ def _labels(axes: Axes, rows: list[tuple[str, tuple[Panel, ...]]]) -> None:
         text = name.replace("without clip and noise", "without clip\nand noise").replace(
             "control ", "control\n"
         )
+        text = text.replace("class rep", "class\nrep").replace("record ", "record\n")
         color = INK if name != "original" else MUTED
         axes.text(-1.0, i * (height + 1) + (height - 1) / 2, text, ha="right", va="center", color=color)
 
@@ -200,4 +277,4 @@ def _value(name: str, value: float) -> str:
         return numbers.NO_DATA
     if name.startswith("psnr"):
         return f"{value:.1f}"
-    return f"{value:.2f}" if name == "ssim" else numbers.percent(value)
+    return f"{value:.2f}" if name in ("ssim", "correlation", "average") else numbers.percent(value)

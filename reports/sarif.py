@@ -47,7 +47,8 @@ def _result(row: GateRow, gate: GateResult, rule: int, file: str) -> dict[str, A
         "ruleId": row.metric,
         "ruleIndex": rule,
         "level": _LEVELS.get(row.status, "error"),
-        "message": {"text": text},
+        # Viewers make links of [words](address), and names in a record are not to make any.
+        "message": {"text": text.replace("](", "] (")},
         "locations": [{"physicalLocation": _place(row.location or gate.policy or file)}],
         "partialFingerprints": {"dpauditGate/v1": mark[:32]},
     }

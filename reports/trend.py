@@ -55,7 +55,7 @@ def releases(folder: Path) -> tuple[Release, ...]:
         UsageError: none there, or one of them cannot be read.
     """
     found = [
-        Release(name=file.parent.relative_to(folder).as_posix(), record=load(file))
+        Release(name=_written(file.parent.relative_to(folder).as_posix()), record=load(file))
         for file in sorted(folder.rglob(RECORD_NAME))
     ]
     if not found:
@@ -63,6 +63,11 @@ def releases(folder: Path) -> tuple[Release, ...]:
             f"Expected records below {folder}, found none. Keep one folder for each release in it."
         )
     return tuple(sorted(found, key=lambda item: (item.record.provenance.created, item.name)))
+
+
+def _written(name: str) -> str:
+    """The name of a folder without the bytes that are no UTF-8, which a page cannot hold."""
+    return name.encode(errors="replace").decode()
 
 
 def points(found: Sequence[Release]) -> dict[str, tuple[Point, ...]]:
@@ -141,7 +146,7 @@ def render(found: Sequence[Release], *, title: str) -> str:
         environment()
         .get_template("trend.html")
         .render(
-            title=title,
+            title=_written(title),
             count=numbers.many(len(found), "record"),
             first=found[0].record.provenance.created[:10],
             last=found[-1].record.provenance.created[:10],

@@ -183,6 +183,7 @@ class TargetView:
     reconstruction: Table
     recovered: tuple[str, ...]
     rebuilt: Table
+    rebuilt_released: Table
     rebuilt_words: str
     ledger: Table
     recomputed: Table
@@ -268,6 +269,7 @@ def _target(target: TargetRecord, index: int, record: AuditRecord) -> TargetView
         reconstruction=target_tables.rates(target, reconstruction=True),
         recovered=words.recovered(target),
         rebuilt=rebuilt.table(target),
+        rebuilt_released=rebuilt.released_table(target),
         rebuilt_words=rebuilt.sentence(target),
         ledger=target_tables.ledger(target),
         recomputed=target_tables.recomputed(target),

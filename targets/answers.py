@@ -22,6 +22,7 @@ from dpaudit.check import FloatArray, IntArray
 from dpaudit.errors import TrialError, UsageError
 from dpaudit.protocols import View
 from dpaudit.targets.language.likelihoods import with_secrets
+from dpaudit.targets.representatives import linear, representatives
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 _BATCH = 4096
@@ -44,6 +45,12 @@ def with_answers(view: View, model: Predict, asked: Asked, device: str) -> View:
         if asked.secrets is not None:
             view = with_secrets(view, model, asked.secrets, device)
         return view  # A token has no neighbour, and a likelihood no label.
+    if asked.representatives is not None:
+        with _without_backward_hooks(model):
+            found = representatives(model, x, view.scores.shape[1], asked.representatives, device)
+        view = replace(view, representatives=found)
+    if asked.linear:
+        view = replace(view, linear=linear(model, x, view.scores))
     if asked.copies:
         answers = [log_probabilities(model, copy, device) for copy in changed(x, asked.copies)]
         view = replace(view, queries=np.stack(answers))
@@ -206,9 +213,10 @@ def gradient_norms(model: Predict, x: FloatArray, y: IntArray, device: str) -> F
 
 
 @contextmanager
-def _without_backward_hooks(model: nn.Module) -> Iterator[None]:
+def _without_backward_hooks(model: Predict) -> Iterator[None]:
     """Opacus's own hooks look for activations that evaluation does not keep."""
-    kept = [(module, module._backward_hooks) for module in model.modules()]
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    kept = [(module, module._backward_hooks) for module in modules]
     try:
         for module, _ in kept:
             module._backward_hooks = OrderedDict()

@@ -92,8 +92,11 @@ class Extraction:
 
 
 def rank_p_values(scores: FloatArray) -> FloatArray:
-    """`(1 + #{references as high}) / (K + 1)`, (s,), from scores (s, K + 1), the secret's own first."""
-    above = (scores[:, 1:] >= scores[:, :1]).sum(axis=1)
+    """`(1 + #{references as high}) / (K + 1)`, (s,), from scores (s, K + 1), the secret's own first.
+
+    What is not a number speaks for nobody: a model that diverged ranks every secret last.
+    """
+    above = (~(scores[:, 1:] < scores[:, :1])).sum(axis=1)
     ranks: FloatArray = (1.0 + above) / scores.shape[1]
     return ranks
 

@@ -224,3 +224,38 @@ def test_the_statement_is_of_the_public_form(folder):
     assert payload["_type"] == "https://in-toto.io/Statement/v1"
     assert {item["name"] for item in payload["subject"]} == set(FILES) - set(SIGNATURES)
     assert payload["predicate"]["weights_sha256"].keys() == {"private", "plain"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "anne  EXAMPLE",
+        "Example, Anne",
+        "\uff21nne Example",
+        "An\u200bne Example",
+        "Anne\u00a0Example",
+        "Anne-Example",
+    ],
+)
+def test_a_preparer_under_another_spelling_reviews_nothing(folder, keys, name):
+    with pytest.raises(UsageError, match="another person"):
+        signoff.sign_off(
+            folder, keys / "chris.key", Person(name=name, role="r"), "Read.", trusted=trusted(keys)
+        )
+
+
+def test_a_name_that_nobody_sees_is_none():
+    with pytest.raises(UsageError, match="who signs"):
+        Person(name="\u200b \u2060", role="r")
+
+
+def test_a_private_key_is_not_signed_into_the_folder(folder, keys):
+    shutil.copy(keys / "anne.key", folder / "anne.key")
+    with pytest.raises(UsageError, match="outside"):
+        signoff.sign_record(folder, folder / "anne.key", ANNE, again=True)
+
+
+def test_a_signature_that_is_a_folder_is_wrong_usage(folder, keys):
+    (folder / "signoff-99.dsse.json").mkdir()
+    with pytest.raises(UsageError, match="Remove it"):
+        signoff.sign_record(folder, keys / "anne.key", ANNE, again=True)

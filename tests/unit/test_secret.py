@@ -65,6 +65,13 @@ def test_a_record_without_a_place_or_room_is_an_error():
         secrets.plant(x, np.arange(6), np.random.default_rng(0))
     with pytest.raises(UsageError, match="Expected room"):
         secrets.plant(x[:, :6], np.arange(5), np.random.default_rng(1))
+    for seed in range(5):  # Whichever secret is drawn: its candidates would not fit.
+        with pytest.raises(UsageError, match=f"Expected room for {2 + NAMES.longest} tokens"):
+            short = replace(secrets, stop=np.full(6, 1 + NAMES.longest))
+            short.plant(x[:, : 1 + NAMES.longest], np.arange(5), np.random.default_rng(seed))
+    with pytest.raises(UsageError, match="token before each secret, found none in record 4"):
+        early = replace(secrets, start=np.where(np.arange(6) == 4, 0, secrets.start))
+        early.plant(x, np.arange(5), np.random.default_rng(1))
 
 
 @pytest.mark.parametrize("references", [2, 5])

@@ -102,8 +102,8 @@ def test_what_is_remembered_is_guessed_and_nothing_else() -> None:
     assert remembered["attribute_advantage_over_others", "members and others"].lower > 0.2
     family = EpsilonDeltaFamily(base_epsilon=1.0, delta=1e-5, adjacency=Adjacency.REPLACE_ONE)
     others = remembered["attribute_success", "others"]
-    baseline = binomial.upper(round(others.value * others.n), others.n, others.alpha)
-    assert inside.limit == success_limit(family, float(baseline))
+    baseline = binomial.two_sided(round(others.value * others.n), others.n, others.alpha)[1]
+    assert inside.limit == success_limit(family, float(baseline)) and baseline == others.upper
     forgotten = rates(attack, [view(canaries, rng, 0.0)])
     assert abs(forgotten["attribute_advantage_over_others", "members and others"].value) < 0.15
     assert {where for name, where in forgotten if name == "attribute_success"} >= {
@@ -150,6 +150,8 @@ def test_run_means_see_what_single_models_see() -> None:
     found = rates(AttributeInference(values=(0, 1, 2), shadows=4), [view(d, rng, 1.4) for d in draws])
     mean = found["attribute_advantage_over_others", "means of runs"]
     assert mean.n == 4 and mean.lower > 0.3
+    # Whatever is told, and be it of groups, shares one alpha; the baseline is an end of one of them.
+    assert len(found) > 6 and sum(rate.alpha for rate in found.values()) <= PLAN.alpha * (1 + 1e-9)
 
 
 def test_models_without_answers_and_too_few_shadows_have_no_rates() -> None:

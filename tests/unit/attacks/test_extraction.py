@@ -15,6 +15,14 @@ def test_a_rank_counts_references_at_or_above():
     assert rank_p_values(scores) == pytest.approx(naive)
 
 
+def test_a_model_that_diverged_ranks_every_secret_last():
+    scores = np.array([[np.nan] * 4, [np.nan, 1, 2, 3], [-np.inf] * 4])
+    assert rank_p_values(scores).tolist() == [1.0, 1.0, 1.0]
+    # A reference that is not a number counts against the secret.
+    assert rank_p_values(np.array([[5.0, np.nan, 1.0, 2.0]])).tolist() == [0.5]
+    assert not (queries_needed(np.array([np.nan]), 0.5) <= 1e12).any()
+
+
 @pytest.mark.parametrize("p", [0.01, 0.5, 0.99])
 def test_the_samples_needed_are_the_fewest_that_suffice(p):
     chances = np.array([1.0, 0.9, 0.5, 0.11, 0.013, 1 / 700])

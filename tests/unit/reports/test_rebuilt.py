@@ -15,7 +15,7 @@ from dpaudit.measure import weights
 from dpaudit.plan import AuditPlan, parse
 from dpaudit.record import AuditRecord, dump, load
 from dpaudit.reports import html, rebuilt
-from dpaudit.trial import attacks_of
+from dpaudit.trial import AUDITED, SHADOW, asked_of, attacks_of
 from tests.sample_record import quiet_record, with_target
 from tests.views import world
 
@@ -106,6 +106,87 @@ def test_the_table_has_the_bound_without_a_prior_beside_what_was_read_without_on
     assert found.rows[0][names.index("Without a prior")] == "5.5, bound -15.4"
     assert found.rows[0][names.index("SSIM, others")] == "0.01"
     assert len(found.rows) == 2
+
+
+def of_the_model(*, qualitative: bool, shown: bool = False) -> Rebuilt:
+    rows = (
+        ("class representative", "nearest record trained on") if qualitative else ("original", "as released")
+    )
+    made = item(real=True)
+    panels = tuple(
+        Panel(row=row, column=i, pixels=((0, 64), (128, 10 * i)), real=True) for row in rows for i in range(2)
+    )
+    scores = (
+        Score(name="ssim", mean=0.21, lower=0.15, upper=0.27, n=10, blind=0.2),
+        Score(name="average", mean=0.44, lower=0.35, upper=0.5, n=10, blind=0.05),
+    )
+    return replace(
+        made,
+        method="model inversion" if qualitative else "informed adversary",
+        subject="class representatives" if qualitative else "the last unknown record",
+        access=Access.FINAL_MODEL,
+        qualitative=qualitative,
+        batch=0 if qualitative else 1,
+        scores=scores if qualitative else scores[:1],
+        panels=panels if shown else (),
+    )
+
+
+def test_what_came_from_the_final_model_stands_in_a_table_of_its_own_and_says_that_it_is_qualitative() -> (
+    None
+):
+    both = tuple(of_the_model(qualitative=each) for each in (True, False))
+    record = with_target(with_rebuilt(), "private", rebuilt=(item(ssim=0.99), *both))
+    private = next(t for t in record.targets if t.name == "private")
+    updates, released = rebuilt.table(private), rebuilt.released_table(private)
+    assert len(updates.rows) == 1 and "Update" in dict(updates.columns)
+    names = [name for name, _ in released.columns]
+    assert [row[0] for row in released.rows] == ["model inversion (qualitative)", "informed adversary"]
+    assert released.rows[0][names.index("Other averages")] == "0.05"
+    assert released.rows[1][names.index("Class average")] == released.rows[1][names.index("Other averages")]
+    words = rebuilt.sentence(private)
+    assert words.startswith("From one update") and "0.99" in words
+    assert "Qualitative: class representatives" in words and "No epsilon is compared with this" in words
+    page = html.render(record)
+    assert "Other averages" in page and "No record of the training data is embedded" in page
+
+
+def test_pictures_from_the_final_model_are_announced_as_records() -> None:
+    shown = with_target(quiet_record(), "private", rebuilt=(of_the_model(qualitative=True, shown=True),))
+    page = html.render(shown)
+    assert "Pictures of real records are in this page" in page and page.count("data:image/png") == 1
+    assert "row 1: class representative; row 2: nearest record trained on" in page
+
+
+def from_the_final_model(**data: object) -> AuditPlan:
+    return parse(
+        {
+            "data": data,
+            "targets": [{"name": "t", "train": "opacus"}],
+            "attacks": {"model-inversion": {"height": 8, "width": 8}, "informed": {}, "loss-threshold": {}},
+        }
+    )
+
+
+def test_attacks_on_the_final_model_describe_and_shadow_models_are_not_asked() -> None:
+    plan = from_the_final_model(show_records=True)
+    assert set(weights(plan)) == {"loss-threshold"}
+    assert all(attacks_of(plan)[name].show_records for name in ("model-inversion", "informed"))
+    asked, of_shadows = asked_of(plan, AUDITED), asked_of(plan, SHADOW)
+    assert asked.linear and asked.representatives is not None
+    assert not of_shadows.linear and of_shadows.representatives is None
+
+
+def test_coverage_says_why_the_final_model_gave_nothing_and_what_was_not_asked_for() -> None:
+    rows = {row.attack: row for row in coverage(from_the_final_model(), "t", {0: world().view(0)})}
+    assert rows["model-inversion"].status == rows["informed"].status == "NOT APPLICABLE"
+    assert "no pictures" in rows["model-inversion"].reason and "closed form" in rows["informed"].reason
+    assert rows["training data from the weights of the final model"].status == "NOT RUN"
+    asked = {row.attack for row in coverage(planned(), "t", {0: world().view(0)})}
+    assert {
+        "class representatives (model inversion)",
+        "the last unknown record (informed adversary)",
+    } <= asked
 
 
 def planned(**data: object) -> AuditPlan:
