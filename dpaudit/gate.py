@@ -64,6 +64,7 @@ def evaluate(
     verdicts = [_verdict_row(target) for target in record.targets if target.role != "control"]
     if not verdicts:
         verdicts = [_row("verdict", "", GateStatus.NOT_RUN, "No target was audited.")]
+    verdicts += _unlike_planned(record)
     limits = [_limit_row(item, target, record, policy, today) for item, target in _pairs(record, policy)]
     trials = _trials_row(record)
     worse = held_against(record, baseline) if baseline else []
@@ -177,8 +178,30 @@ def _control_rows(record: AuditRecord) -> list[GateRow]:
     return rows
 
 
+def _planned(record: AuditRecord) -> dict[str, str]:
+    """Role of each target of the record's own plan, by name; none where something else was audited."""
+    targets = record.plan.get("targets")
+    listed = [each for each in targets if isinstance(each, dict)] if isinstance(targets, list) else []
+    return {str(each.get("name")): str(each.get("role", "audited")) for each in listed}
+
+
+def _unlike_planned(record: AuditRecord) -> Iterator[GateRow]:
+    """Targets that the plan knows in another role, or that are gone."""
+    roles = {target.name: target.role for target in record.targets}
+    for name, role in _planned(record).items():
+        if name not in roles:
+            yield _row("verdict", name, GateStatus.NOT_RUN, f"{name} was planned and is not in the record.")
+        elif roles[name] != role:
+            reason = f"The record contradicts itself: {name} is {roles[name]!r} and was planned as {role!r}."
+            yield _row("verdict", name, GateStatus.FAIL, reason)
+
+
 def _trials_row(record: AuditRecord) -> GateRow:
     missing = [trial for trial in record.trials if trial.status not in _DONE]
+    without = set(_planned(record)) - {trial.target for trial in record.trials}
+    if without and not missing:
+        reason = f"No trial of {min(without)}, which was planned, is in the record."
+        return _row("trials", "", GateStatus.NOT_RUN, reason)
     if not missing:
         return _row("trials", "", GateStatus.PASS, f"Missing: none of {len(record.trials)}.")
     first = f" First: {missing[0].key} of {missing[0].target}: {missing[0].error or missing[0].status}."

@@ -50,6 +50,20 @@ def test_a_verdict_that_its_own_findings_contradict_does_not_pass():
     assert evaluate(with_target(forged, "broken", findings=(), estimates=()), today=TODAY).exit_code == 0
 
 
+def test_a_record_that_is_unlike_its_own_plan_does_not_pass():
+    quiet = quiet_record()
+    roles = [{"name": each.name, "role": each.role} for each in quiet.targets]
+    planned = replace(quiet, plan={"targets": roles})
+    assert evaluate(planned, today=TODAY).exit_code == evaluate(quiet, today=TODAY).exit_code == 0
+    for changed, code in (
+        (replace(planned, trials=()), 4),
+        (replace(planned, trials=tuple(t for t in quiet.trials if t.target != "private")), 4),
+        (replace(planned, targets=quiet.targets[1:]), 3),
+        (with_target(planned, "private", role="control"), 1),
+    ):
+        assert evaluate(changed, today=TODAY).exit_code == code
+
+
 @pytest.mark.parametrize("epsilon", [5.6, math.inf, math.nan])
 def test_a_verdict_that_its_own_bounds_contradict_does_not_pass(epsilon: float):
     assert evaluate(estimates(epsilon_lower=epsilon), today=TODAY).exit_code == 1
