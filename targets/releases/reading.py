@@ -29,6 +29,7 @@ _LONGEST_TEXT = 200
 """Characters that are shown; all are compared."""
 _READ_TEXT = 2000
 _WRITTEN_NUMBERS = 8
+_READ_OFF = 64
 _WRITTEN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
 """Of a text, so many characters are searched for so many numbers."""
 _EXACT_INTEGERS = 2**53
@@ -53,9 +54,10 @@ DIED = Failure(label="killed its process")
 
 @dataclass(slots=True)
 class _Leaves:
-    """Numbers and words of one output by path."""
+    """Numbers and words of one output by path, and what is read off them, which takes no place of theirs."""
 
     numbers: dict[str, float] = field(default_factory=dict)
+    read_off: dict[str, float] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
     dropped: int = 0
 
@@ -71,19 +73,24 @@ class _Leaves:
         else:
             self.dropped += 1
 
+    def off(self, path: str, value: float) -> None:
+        """A number that is only read off something; of these the first are enough."""
+        if len(self.read_off) < _READ_OFF:
+            self.read_off[path] = value
+
     def text(self, path: str, text: str) -> None:
         """A text that may say more than it should: itself, its length, and the numbers written in it."""
         self.word(path, text)
-        self.number(f"{path}#length", float(len(text)))
+        self.off(f"{path}#length", float(len(text)))
         for i, found in enumerate(islice(_WRITTEN.finditer(text[:_READ_TEXT]), _WRITTEN_NUMBERS)):
-            self.number(f"{path}#{i}", float(found[0]))
+            self.off(f"{path}#{i}", float(found[0]))
 
     def raw(self, path: str, content: bytes) -> None:
         """Bytes: their text in hexadecimal digits, their length, and the first of them."""
         self.word(path, content.hex())
-        self.number(f"{path}#length", float(len(content)))
+        self.off(f"{path}#length", float(len(content)))
         for i, byte in enumerate(content[:_WRITTEN_NUMBERS]):
-            self.number(f"{path}#{i}", float(byte))
+            self.off(f"{path}#{i}", float(byte))
 
 
 def read(outputs: Sequence[Any]) -> Outputs:
@@ -140,12 +147,13 @@ def _table(labels: list[str], rows: list[_Leaves]) -> Outputs:
             f"Expected outputs with at most {MOST_PLACES:,} different keys or places, found more. "
             "Return an array, or lists in a fixed order."
         )
+    paths += dict.fromkeys(path for row in rows for path in row.read_off)
     values = np.full((len(rows), len(paths)), np.nan)
     words = np.zeros((len(rows), len(word_paths)), dtype=np.uint64)
     vocabulary: dict[int, str] = {}
     place, word_place = {p: j for j, p in enumerate(paths)}, {p: j for j, p in enumerate(word_paths)}
     for i, row in enumerate(rows):
-        for path, value in row.numbers.items():
+        for path, value in (*row.numbers.items(), *row.read_off.items()):
             if path in place:
                 values[i, place[path]] = value
         for path, text in row.words.items():
@@ -215,7 +223,7 @@ def _number(value: Any, path: str, leaves: _Leaves) -> str:
     if isinstance(value, numbers.Integral) and abs(int(value)) > _EXACT_INTEGERS:
         leaves.word(path, str(int(value)))
         # A float has no room for the last digits, where some generators leave their traces.
-        leaves.number(f"{path}#remainder", float(int(value) % 2**32))
+        leaves.off(f"{path}#remainder", float(int(value) % 2**32))
     return type(value).__name__
 
 

@@ -230,6 +230,14 @@ def test_what_is_read_off_texts_is_told_from_what_an_output_consists_of():
     assert table.number("['b']#1")[0] == 3.0
 
 
+def test_what_is_read_off_texts_takes_no_place_of_what_an_output_consists_of():
+    table = read([{"a": [f"{i} of 3 4 5 6 7 8 9" for i in range(100)], "b": 0.5, "c": [1.0] * 500}])
+    assert table.number("['b']")[0] == 0.5 and table.plain.shape == (1, 501)
+    assert table.dropped == 0
+    many = read([{f"key {i} {j}": "1 2 3" for j in range(100)} for i in range(30)])
+    assert many.size == 30
+
+
 def test_fitted_models_become_what_they_learned():
     x = np.arange(6.0).reshape(3, 2)
     model = LinearRegression().fit(x, x.sum(axis=1))
