@@ -198,15 +198,15 @@ def _unlike_planned(record: AuditRecord) -> Iterator[GateRow]:
 
 def _trials_row(record: AuditRecord) -> GateRow:
     missing = [trial for trial in record.trials if trial.status not in _DONE]
+    if missing:
+        first = f" First: {missing[0].key} of {missing[0].target}: {missing[0].error or missing[0].status}."
+        reason = f"{len(missing)} of {len(record.trials)} trials are missing.{first}"
+        return _row("trials", "", GateStatus.NOT_RUN, reason)
     without = set(_planned(record)) - {trial.target for trial in record.trials}
-    if without and not missing:
+    if without:
         reason = f"No trial of {min(without)}, which was planned, is in the record."
         return _row("trials", "", GateStatus.NOT_RUN, reason)
-    if not missing:
-        return _row("trials", "", GateStatus.PASS, f"Missing: none of {len(record.trials)}.")
-    first = f" First: {missing[0].key} of {missing[0].target}: {missing[0].error or missing[0].status}."
-    reason = f"{len(missing)} of {len(record.trials)} trials are missing.{first}"
-    return _row("trials", "", GateStatus.NOT_RUN, reason)
+    return _row("trials", "", GateStatus.PASS, f"Missing: none of {len(record.trials)}.")
 
 
 def _check_names(record: AuditRecord, policy: Policy) -> None:
