@@ -14,6 +14,20 @@ from dpaudit.evidence import Access, Guesses, Rebuilt
 from dpaudit.protocols import View
 
 
+class Named(Protocol):
+    """What every attack says of itself."""
+
+    @property
+    def name(self) -> str:
+        """In the plan and in the report."""
+        ...
+
+    @property
+    def access(self) -> Access:
+        """What its adversary sees."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretsAsked:
     """What is wanted of a language model about the secrets that were planted in its records.
@@ -115,18 +129,8 @@ class Extracted:
 
 
 @runtime_checkable
-class Extracts(Protocol):
+class Extracts(Named, Protocol):
     """An attack on language models in whose records secrets were planted. Its fields are its recipe."""
-
-    @property
-    def name(self) -> str:
-        """In the plan and in the report."""
-        ...
-
-    @property
-    def access(self) -> Access:
-        """What its adversary sees."""
-        ...
 
     @property
     def asked(self) -> Asked:
@@ -139,18 +143,8 @@ class Extracts(Protocol):
 
 
 @runtime_checkable
-class Rebuilds(Protocol):
+class Rebuilds(Named, Protocol):
     """An attack that rebuilds something of the data from a final model. Its fields are its recipe."""
-
-    @property
-    def name(self) -> str:
-        """In the plan and in the report."""
-        ...
-
-    @property
-    def access(self) -> Access:
-        """What its adversary sees."""
-        ...
 
     @property
     def asked(self) -> Asked:
@@ -182,18 +176,8 @@ class SeveralTests(Protocol):
 
 
 @runtime_checkable
-class LineUp(Protocol):
+class LineUp(Named, Protocol):
     """An attack for which models are trained with one of n candidates each. Its fields are its recipe."""
-
-    @property
-    def name(self) -> str:
-        """In the plan and in the report."""
-        ...
-
-    @property
-    def access(self) -> Access:
-        """What its adversary sees."""
-        ...
 
     @property
     def models(self) -> int:
@@ -227,18 +211,8 @@ class LineUp(Protocol):
 
 
 @runtime_checkable
-class Game(Protocol):
+class Game(Named, Protocol):
     """An attack for which models are trained with and without one record. Its fields are its recipe."""
-
-    @property
-    def name(self) -> str:
-        """In the plan and in the report."""
-        ...
-
-    @property
-    def access(self) -> Access:
-        """What its adversary sees."""
-        ...
 
     @property
     def models(self) -> int:
