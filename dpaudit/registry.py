@@ -196,7 +196,8 @@ def resolve(kind: str, name: str, table: Mapping[str, str], *, path: Path | None
     Raises:
         UsageError: unknown name, no such module, no such object, or an import that raises.
     """
-    names = known(kind, table)
+    # The metadata of every installed package is read for names that the table does not have, and only then.
+    names = table if name in table else known(kind, table)
     if name not in names:
         _check_spelling(kind, name, names)
     module_name, _, attribute = names.get(name, name).partition(":")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpaudit.claim_cli import Epsilon, option
+from dpaudit.memory import uncollected
 
 if TYPE_CHECKING:
     from dpaudit.trace import Traced
@@ -75,8 +76,9 @@ def trace(
 
     Options of dpaudit come before the script; what follows it is the script's own.
     """
-    from dpaudit.trace import Job, checked
-    from dpaudit.trace import trace as run
+    with uncollected():
+        from dpaudit.trace import Job, checked
+        from dpaudit.trace import trace as run
 
     job = checked(
         Job(
@@ -98,7 +100,9 @@ def trace(
         )
     )
     traced = run(job, stdout=sys.stderr if as_json else None)
-    raise typer.Exit(_tell(traced, job.out, quiet=quiet, as_json=as_json))
+    with uncollected():
+        code = _tell(traced, job.out, quiet=quiet, as_json=as_json)
+    raise typer.Exit(code)
 
 
 def _tell(traced: Traced, folder: Path, *, quiet: bool, as_json: bool) -> int:
