@@ -34,7 +34,7 @@ def of_the_machine() -> int:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Look for no cycles meanwhile: imports and drawing make objects that stay, and each search visits all."""
+    """Look for no cycles meanwhile: imports and drawing make what stays, and each search visits all of it."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -31,7 +31,7 @@ _CHECK = "one record, one gradient"
 class Coupling:
     """Looks at forward and backward passes of private models."""
 
-    def __init__(self, loaders: Loaders):
+    def __init__(self, loaders: Loaders, ghost: Ghost):
         self._loaders = loaders
         self._steps: dict[int, int] = {}
         self._calls: list[Call] = []
@@ -39,7 +39,7 @@ class Coupling:
         self._modules: dict[int, Any] = {}
         self._suspicions: dict[str, list[Finding]] = {}
         self._busy = False
-        self.ghost = Ghost()
+        self.ghost = ghost
         self.blends = Blends()
         self._watching = False
         self.looked = self.steps = 0

@@ -7,7 +7,7 @@ offered to the step attacks before it happens.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import wraps
@@ -22,19 +22,14 @@ from dpaudit.canary import Canaries
 from dpaudit.check import IntArray
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase, Sampler, Spending
 from dpaudit.evidence import Access, Batch, Evidence, Finding, Note
-from dpaudit.protocols import (
-    BatchSession,
-    RowArray,
-    StepAttack,
-    StepSession,
-    StopTraining,
-)
+from dpaudit.protocols import BatchSession, RowArray, StepAttack, StepSession, StopTraining
 from dpaudit.riding import Plants, Several
 from dpaudit.targets import remarks
 from dpaudit.targets.books import Books
 from dpaudit.targets.bypass import Bypass
 from dpaudit.targets.coupling import Coupling
 from dpaudit.targets.draws import Loaders, Rule, Taken, root_of
+from dpaudit.targets.ghost import Ghost
 from dpaudit.targets.inversion import Models
 from dpaudit.targets.places import names_of
 from dpaudit.targets.planted import Planted
@@ -73,9 +68,11 @@ class Observation:
         self.loaders = Loaders(seeds)
         self.books = Books()
         self.bypass = Bypass(self.loaders)
-        self.coupling = Coupling(self.loaders)
+        plants = [attack for attack in attacks if isinstance(attack, Plants) and attack.planted]
+        self.planted = Planted(max((attack.planted for attack in plants), default=0), rng)
+        ghost = Ghost(self.planted, lambda index: any(attack.due(index) for attack in plants))
+        self.coupling = Coupling(self.loaders, ghost)
         self._returned: dict[int, tuple[Any, Rule]] = {}
-        self.planted = Planted(max((a.planted for a in attacks if isinstance(a, Plants)), default=0), rng)
         self._phases: dict[_Settings, int] = {}
         self._steps: list[remarks.Step] = []
         self.probes: list[OptimizerProbe] = []
@@ -333,6 +330,8 @@ def observe(
             observation.loaders.passing = observation.riding
         if any(attack.access is Access.REPLAY for attack in attacks):
             stack.enter_context(observation.coupling.watch())
+        elif observation.planted.wanted:
+            stack.enter_context(observation.coupling.ghost.watch(nullcontext, looks=False))
         stack.enter_context(observation.books.asked(observation.targets))
         PrivacyEngine.make_private = observed_make_private
         DPOptimizer.__init__ = observed_initialise
