@@ -77,7 +77,7 @@ class Costs:
         left: of them.
         tasks: for those.
         ended: whether every probe ended; otherwise everything is "at least".
-        startup: seconds for a worker to start and to load modules and data.
+        startup: seconds before a worker trains: its start, and what it loads once.
         seconds: of all workers together, starts included.
         margin: half of the prediction interval of `seconds`, at `LEVEL`; None with a single probe.
         wall: seconds by the clock.
@@ -153,12 +153,13 @@ def costs(
     worker, gpu, gpu_total = (
         max((getattr(probe, name) for probe in seen), default=0.0) for name in ("memory", "gpu", "gpu_total")
     )
-    startup, ended = _startup(measured), all(line.ended for line in lines)
+    start, loading = _start(measured), max((probe.loading for probe in seen), default=0.0)
+    ended = all(line.ended for line in lines)
     room = room_of(machine, worker, gpu, gpu_total)
-    choice = choose(tasks, startup if ended else 0.0, room, compute, machine, asked)
+    choice = choose(tasks, start if ended else 0.0, room, compute, machine, asked)
     # A worker of the local engine starts once, and one of a cluster for every task; inline, none does.
-    every = startup if choice.engine.startswith("ray") else 0.0
-    once = 0.0 if every or choice.engine == "inline" else startup
+    startup = loading + (0.0 if choice.engine == "inline" else start)
+    every, once = (startup, 0.0) if choice.engine.startswith("ray") else (0.0, startup)
     wall = scheduled([task + every for task in tasks], choice.workers, once) if tasks else 0.0
     starts = every * len(tasks) + once * min(choice.workers, len(tasks))
     driver = sum(line.held * line.work.trials for line in lines)
@@ -201,9 +202,7 @@ def _margin(lines: Sequence[Line]) -> float | None:
     return sum(known) if known and len(known) == len(margins) else None
 
 
-def _startup(measured: Sequence[tuple[Work, Sequence[Measured]]]) -> float:
-    """Seconds until a worker trains: its start, as seen by the first probe of each kind, and its loading."""
-    if not measured:
-        return 0.0
+def _start(measured: Sequence[tuple[Work, Sequence[Measured]]]) -> float:
+    """Seconds in which a worker starts, as seen by the first probe of each kind."""
     starts = [min(probe.startup for probe in probes) for _, probes in measured]
-    return fmean(starts) + max(probe.loading for _, probes in measured for probe in probes)
+    return fmean(starts) if starts else 0.0

@@ -70,11 +70,12 @@ def sentences(costs: Costs, machine: Machine, probing: Probing) -> Iterator[tupl
         return
     yield "Measured", _measured(costs, machine, probing)
     margin = "" if costs.margin is None else f", plus or minus {duration(costs.margin)}"
+    starts = "each task" if choice.engine.startswith("ray") else "each worker"
     clock = f"{least}{duration(costs.wall)} by the clock with {_workers(choice.workers)}"
     yield (
         "Time",
-        f"{least}{duration(costs.seconds)} of workers{margin}, a start of {duration(costs.startup)} for "
-        f"{'each task' if choice.engine.startswith('ray') else 'each worker'} included; {clock}. "
+        f"{least}{duration(costs.seconds)} of workers{margin}, of which {duration(costs.startup)} before "
+        f"{starts} trains; {clock}. "
         "The judgement at the end comes on top.",
     )
     if machine.gpus:

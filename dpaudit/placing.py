@@ -87,7 +87,7 @@ def room_of(machine: Machine, worker: float, gpu: float, gpu_total: float) -> di
 
 def choose(
     tasks: Sequence[float],
-    startup: float,
+    start: float,
     room: Mapping[str, int],
     compute: ComputePlan,
     machine: Machine,
@@ -97,7 +97,7 @@ def choose(
 
     Args:
         tasks: seconds of each.
-        startup: seconds for a worker to be at work; 0 where the tasks take nobody knows how long.
+        start: seconds in which a worker starts; 0 where the tasks take nobody knows how long.
         room: of `room_of`.
         compute: engine and workers of the plan.
         machine: this one.
@@ -113,12 +113,12 @@ def choose(
     if compute.engine.startswith("ray"):
         engine, reason = compute.engine, f"the plan names it; {carries}"
     elif workers > most:
-        engine, reason = "ray", f"{workers} workers are asked for, and {carries}"
+        engine, reason = "ray", f"{workers} are to be at work at once, and {carries}"
     elif machine.gpus > 1 and workers > 1:
         engine, reason = "ray", f"the local engine trains on the first of the {machine.gpus} GPUs alone"
-    elif sum(tasks) < startup:
+    elif sum(tasks) < start:
         workers, engine = 1, "inline"
-        reason = f"all trials take {sum(tasks):.2g} s, less than a worker takes to start ({startup:.2g} s)"
+        reason = f"all trials take {sum(tasks):.2g} s, less than a worker takes to start ({start:.2g} s)"
     else:
         engine, reason = "local", f"{workers} at once fit: {carries}"
     return Choice(
