@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -181,12 +181,12 @@ _GROUPS = {"attack": "dpaudit.attacks", "training function": "dpaudit.targets"}
 def known(kind: str, table: Mapping[str, str]) -> dict[str, str]:
     """The literal table and what installed packages add through entry points."""
     group = _GROUPS.get(kind)
-    return {**(_installed(group, tuple(sys.path)) if group else {}), **table}
+    return {**_installed(group, tuple(sys.path)), **table} if group else dict(table)
 
 
-@lru_cache(maxsize=8)
-def _installed(group: str, _: tuple[str, ...]) -> dict[str, str]:
-    """Read once for each search path: it takes 40 ms, and a trial asks three times."""
+@cache
+def _installed(group: str, path: tuple[str, ...]) -> dict[str, str]:
+    """What packages on `path` add; cached, since every metadata file on it is read."""
     return {point.name: point.value for point in entry_points(group=group)}
 
 
