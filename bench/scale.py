@@ -196,8 +196,9 @@ def throughput(folder: Path, trials: int, ray: bool) -> Iterator[str]:
     yield "## Workers"
     yield ""
     yield (
-        f"{trials:,} trials each, on {available_cores()} cores, counted from when as many are there as there "
-        "are workers. Overhead is the time of a core for each trial beyond what the trial took in its worker."
+        f"{trials:,} trials for each worker on {available_cores()} cores, of which the last half is "
+        "counted: all workers are up by then. Overhead is the time of a core for each trial beyond what the "
+        "trial took in its worker; with more workers than cores a trial waits for a core: it cannot be told."
     )
     yield ""
     yield "| engine | workers | until the first trial, s | trials/s | in the worker, ms | overhead, ms |"
@@ -205,17 +206,16 @@ def throughput(folder: Path, trials: int, ray: bool) -> Iterator[str]:
     ways = [("inline", 1), *(("local", workers) for workers in WORKERS)]
     ways += [("ray", workers) for workers in (1, 2)] if ray else []
     for engine, workers in ways:
-        count = 4 * workers if engine == "ray" else trials
+        count = (4 if engine == "ray" else trials) * workers
         seen = watch(job(folder, f"{engine}-{workers}", trials=count, workers=workers, engine=engine))
         if seen.lost:
             yield f"| {engine} | {workers} | lost: {seen.lost[0][:80]} | | | |"
             continue
-        rate = (len(seen.at) - workers) / (seen.at[-1] - seen.at[workers - 1])
-        own = float(np.mean(seen.own[workers:]))
-        # With more workers than cores, a worker waits for a core, which is no overhead of ours.
-        at_once = min(workers, available_cores())
-        over = 1e3 * (at_once / rate - own * at_once / workers)
-        yield f"| {engine} | {workers} | {seen.at[0]:.1f} | {rate:.3g} | {1e3 * own:.1f} | {over:.1f} |"
+        half = len(seen.at) // 2
+        rate = (len(seen.at) - half) / (seen.at[-1] - seen.at[half - 1])
+        own = float(np.mean(seen.own[half:]))
+        over = f"{1e3 * (workers / rate - own):.1f}" if workers <= available_cores() else "-"
+        yield f"| {engine} | {workers} | {seen.at[0]:.1f} | {rate:.3g} | {1e3 * own:.1f} | {over} |"
     if not ray:
         yield ""
         yield "Ray is not installed here, and was left out."
@@ -296,7 +296,7 @@ def main() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
         parts = (
             soak(folder, trials),
-            throughput(folder, max(trials // 5, 20), ray),
+            throughput(folder, max(trials // 10, 20), ray),
             sizes(folder, max(trials // 4, 25)),
             foretold(folder, 20 if asked.quick else 60, 0.2),
         )

@@ -6,7 +6,7 @@ Plain arithmetic. Nothing here knows a price, and nothing is measured here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -84,7 +84,7 @@ class Costs:
         choice: of the engine.
         worker: peak bytes of one worker.
         gpu: peak bytes of the GPU for one worker.
-        driver: bytes of all results in memory, when the audit is judged.
+        driver: bytes of the results of these kinds in memory, when the audit is judged.
         stored: bytes of all results on disk.
         gpu_seconds: of whole GPUs.
         machine_seconds: of whole machines.
@@ -145,10 +145,7 @@ def costs(
         asked: workers and price.
     """
     lines = tuple(line_of(work, probes) for work, probes in measured)
-    each = {(line.work.target, line.work.kind): line.seconds for line in lines}
-    tasks = [
-        each[work.target, work.kind] * trials for place, trials in load.order for work in (load.works[place],)
-    ]
+    tasks = _tasks(load, lines)
     seen = [probe for _, probes in measured for probe in probes]
     worker, gpu, gpu_total = (
         max((getattr(probe, name) for probe in seen), default=0.0) for name in ("memory", "gpu", "gpu_total")
@@ -162,8 +159,6 @@ def costs(
     every, once = (startup, 0.0) if choice.engine.startswith("ray") else (0.0, startup)
     wall = scheduled([task + every for task in tasks], choice.workers, once) if tasks else 0.0
     starts = every * len(tasks) + once * min(choice.workers, len(tasks))
-    driver = sum(line.held * line.work.trials for line in lines)
-    stored = sum(line.stored * line.work.left for line in lines)
     return Costs(
         lines=lines,
         trials=sum(work.trials for work in load.works),
@@ -177,26 +172,43 @@ def costs(
         choice=choice,
         worker=worker,
         gpu=gpu,
-        driver=driver,
-        stored=stored,
+        driver=_driver(lines),
+        stored=_stored(lines),
         gpu_seconds=sum(tasks) * choice.gpus,
         machine_seconds=wall * choice.machines,
         price=None if asked.price is None else asked.price * wall * choice.machines / _HOUR,
-        warnings=tuple(
-            warnings(
-                {f"{line.work.target} ({line.work.kind})": line.seconds for line in lines},
-                room,
-                compute,
-                machine,
-                stored=stored,
-                driver=driver,
-            )
-        ),
+        warnings=_warned(lines, room, compute, machine),
     )
 
 
+def _tasks(load: Workload, lines: Sequence[Line]) -> list[float]:
+    """Seconds of each task, in the order of the run."""
+    each = {(line.work.target, line.work.kind): line.seconds for line in lines}
+    groups = [(work.target, work.kind) for work in load.works]
+    return [each[groups[place]] * trials for place, trials in load.order]
+
+
+def _driver(lines: Sequence[Line]) -> float:
+    return sum(line.held * line.work.trials for line in lines)
+
+
+def _stored(lines: Sequence[Line]) -> float:
+    return sum(line.stored * line.work.left for line in lines)
+
+
+def _warned(
+    lines: Sequence[Line], room: Mapping[str, int], compute: ComputePlan, machine: Machine
+) -> tuple[str, ...]:
+    seconds = {f"{line.work.target} ({line.work.kind})": line.seconds for line in lines}
+    return tuple(warnings(seconds, room, compute, machine, stored=_stored(lines), driver=_driver(lines)))
+
+
 def _margin(lines: Sequence[Line]) -> float | None:
-    """Of the sum: the margins added, which holds however the kinds depend on each other."""
+    """Of the sum: the margins added.
+
+    The root of their squares would do for independent normals (Banerjee 1961, Sankhya A 23); this is wider,
+    and holds for kinds that are slow together too.
+    """
     margins = [line.margin for line in lines]
     known = [margin for margin in margins if margin is not None]
     return sum(known) if known and len(known) == len(margins) else None

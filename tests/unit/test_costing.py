@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from dpaudit import costing_text
-from dpaudit.costing import LEVEL, Costs, costs, line_of
+from dpaudit.costing import LEVEL, Costs, _margin, costs, line_of
 from dpaudit.memory import GIB
 from dpaudit.placing import Asked, Machine, choose, room_of, scheduled, warnings
 from dpaudit.plan import ComputePlan
@@ -101,6 +101,20 @@ def test_the_margin_holds_as_often_as_it_says(tasks):
         hits += abs(truth - seen.total) <= seen.margin
     print(f"attained {hits / trials:.3f} of {LEVEL}")
     assert abs(hits / trials - LEVEL) < 4 * math.sqrt(LEVEL * (1 - LEVEL) / trials)
+
+
+@pytest.mark.parametrize("probes", [2, 4])
+def test_the_margin_of_the_sum_of_two_kinds_holds(probes):
+    rng, trials, hits = np.random.default_rng(2), 1000, 0
+    for _ in range(trials):
+        lines = [
+            line_of(work(kind, 20), [probe(s) for s in rng.normal(10.0, scale, probes)])
+            for kind, scale in (("shadow", 1.0), ("game", 3.0))
+        ]
+        truth = rng.normal(10.0, 1.0, 20).sum() + rng.normal(10.0, 3.0, 20).sum()
+        hits += abs(truth - sum(line.total for line in lines)) <= _margin(lines)
+    print(f"attained {hits / trials:.3f} of {LEVEL}")
+    assert hits / trials > LEVEL - 4 * math.sqrt(LEVEL * (1 - LEVEL) / trials)
 
 
 def test_one_probe_has_no_margin_and_a_stack_is_counted_by_its_models():
