@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dpaudit.cli import main
 from dpaudit.record import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +42,27 @@ def dpaudit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def run(cwd: Path, *arguments: str, settings: tuple[str, ...] = SMALL) -> subprocess.CompletedProcess[str]:
     return dpaudit("run", *arguments, *(f"--set={setting}" for setting in settings), cwd=cwd)
+
+
+Typed = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Typed]:
+    """The command line in this process, which has imported everything: for what one line says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["dpaudit", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return subprocess.CompletedProcess(arguments, stop.value.code, *capsys.readouterr())
+
+    yield ended
+    sys.modules.pop("own", None)
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +161,12 @@ train = "own:fit"
         ("import torch; return lambda z: torch.zeros(len(z))", "logits of shape"),
     ],
 )
-def test_a_training_function_that_fails_is_a_lost_trial(tmp_path: Path, body: str, words: str) -> None:
+def test_a_training_function_that_fails_is_a_lost_trial(
+    tmp_path: Path, typed: Typed, body: str, words: str
+) -> None:
     (tmp_path / "own.py").write_text(OWN.format(body=body))
     (tmp_path / "plan.toml").write_text(PLAN)
-    ended = dpaudit("run", "plan.toml", cwd=tmp_path)
+    ended = typed("run", "plan.toml")
     assert ended.returncode == 4
     assert words in " ".join(ended.stderr.split())
     assert "Traceback" not in ended.stderr
@@ -160,7 +185,9 @@ def test_a_training_function_that_fails_is_a_lost_trial(tmp_path: Path, body: st
         ("not a plan", "to be TOML"),
     ],
 )
-def test_a_wrong_plan_is_one_line_and_exit_code_2(tmp_path: Path, plan: str, words: str) -> None:
+def test_a_wrong_plan_is_one_line_and_exit_code_2(
+    tmp_path: Path, typed: Typed, plan: str, words: str
+) -> None:
     if "cuda" in plan:
         import torch
 
@@ -168,7 +195,7 @@ def test_a_wrong_plan_is_one_line_and_exit_code_2(tmp_path: Path, plan: str, wor
             pytest.skip("this machine has a CUDA device, so asking for one is right")
     (tmp_path / "own.py").write_text(OWN.format(body="return None"))
     (tmp_path / "plan.toml").write_text(plan)
-    ended = dpaudit("run", "plan.toml", cwd=tmp_path)
+    ended = typed("run", "plan.toml")
     assert ended.returncode == 2, ended.stderr
     assert words in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
@@ -176,17 +203,20 @@ def test_a_wrong_plan_is_one_line_and_exit_code_2(tmp_path: Path, plan: str, wor
 
 
 def test_a_missing_plan_and_a_missing_record_say_what_to_do(tmp_path: Path) -> None:
-    assert "dpaudit init" in dpaudit("run", "nothing.toml", cwd=tmp_path).stderr
-    assert "dpaudit run" in dpaudit("gate", "nothing", cwd=tmp_path).stderr
+    """In a process of its own, where a traceback or a warning would be on stderr too."""
+    for arguments, words in ((("run", "nothing.toml"), "dpaudit init"), (("gate", "nothing"), "dpaudit run")):
+        ended = dpaudit(*arguments, cwd=tmp_path)
+        assert ended.returncode == 2 and words in ended.stderr
+        assert len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_init_writes_a_plan_that_is_read_back(tmp_path: Path) -> None:
+def test_init_writes_a_plan_that_is_read_back(tmp_path: Path, typed: Typed) -> None:
     from dpaudit.plan import read
 
-    assert dpaudit("init", "mine.toml", cwd=tmp_path).returncode == 0
+    assert typed("init", "mine.toml").returncode == 0
     plan, _ = read(tmp_path / "mine.toml")
     assert [t.name for t in plan.targets] == ["private", "plain", "broken"]
-    assert dpaudit("init", "mine.toml", cwd=tmp_path).returncode == 2
+    assert typed("init", "mine.toml").returncode == 2
 
 
 @pytest.mark.slow
