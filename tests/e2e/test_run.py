@@ -6,12 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dpaudit.cli import main
 from dpaudit.record import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,24 +43,10 @@ def run(cwd: Path, *arguments: str, settings: tuple[str, ...] = SMALL) -> subpro
     return dpaudit("run", *arguments, *(f"--set={setting}" for setting in settings), cwd=cwd)
 
 
-Typed = Callable[..., subprocess.CompletedProcess[str]]
-
-
 @pytest.fixture
-def typed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Typed]:
-    """The command line in this process, which has imported everything: for what one line says."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["dpaudit", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return subprocess.CompletedProcess(arguments, stop.value.code, *capsys.readouterr())
-
-    yield ended
+def own() -> Iterator[None]:
+    """Each plan's own.py is another one: forget the last."""
+    yield
     sys.modules.pop("own", None)
 
 
@@ -162,11 +147,11 @@ train = "own:fit"
     ],
 )
 def test_a_training_function_that_fails_is_a_lost_trial(
-    tmp_path: Path, typed: Typed, body: str, words: str
+    tmp_path: Path, typed, own, body: str, words: str
 ) -> None:
     (tmp_path / "own.py").write_text(OWN.format(body=body))
     (tmp_path / "plan.toml").write_text(PLAN)
-    ended = typed("run", "plan.toml")
+    ended = typed(tmp_path, "run", "plan.toml")
     assert ended.returncode == 4
     assert words in " ".join(ended.stderr.split())
     assert "Traceback" not in ended.stderr
@@ -185,9 +170,7 @@ def test_a_training_function_that_fails_is_a_lost_trial(
         ("not a plan", "to be TOML"),
     ],
 )
-def test_a_wrong_plan_is_one_line_and_exit_code_2(
-    tmp_path: Path, typed: Typed, plan: str, words: str
-) -> None:
+def test_a_wrong_plan_is_one_line_and_exit_code_2(tmp_path: Path, typed, own, plan: str, words: str) -> None:
     if "cuda" in plan:
         import torch
 
@@ -195,7 +178,7 @@ def test_a_wrong_plan_is_one_line_and_exit_code_2(
             pytest.skip("this machine has a CUDA device, so asking for one is right")
     (tmp_path / "own.py").write_text(OWN.format(body="return None"))
     (tmp_path / "plan.toml").write_text(plan)
-    ended = typed("run", "plan.toml")
+    ended = typed(tmp_path, "run", "plan.toml")
     assert ended.returncode == 2, ended.stderr
     assert words in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
@@ -210,13 +193,13 @@ def test_a_missing_plan_and_a_missing_record_say_what_to_do(tmp_path: Path) -> N
         assert len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_init_writes_a_plan_that_is_read_back(tmp_path: Path, typed: Typed) -> None:
+def test_init_writes_a_plan_that_is_read_back(tmp_path: Path, typed) -> None:
     from dpaudit.plan import read
 
-    assert typed("init", "mine.toml").returncode == 0
+    assert typed(tmp_path, "init", "mine.toml").returncode == 0
     plan, _ = read(tmp_path / "mine.toml")
     assert [t.name for t in plan.targets] == ["private", "plain", "broken"]
-    assert typed("init", "mine.toml").returncode == 2
+    assert typed(tmp_path, "init", "mine.toml").returncode == 2
 
 
 @pytest.mark.slow
