@@ -181,12 +181,12 @@ _GROUPS = {"attack": "dpaudit.attacks", "training function": "dpaudit.targets"}
 def known(kind: str, table: Mapping[str, str]) -> dict[str, str]:
     """The literal table and what installed packages add through entry points."""
     group = _GROUPS.get(kind)
-    return {**(_installed(group) if group else {}), **table}
+    return {**_installed(group, tuple(sys.path)), **table} if group else dict(table)
 
 
 @cache
-def _installed(group: str) -> Mapping[str, str]:
-    # Read once: it opens a file of every package that is installed, and an audit asks hundreds of times.
+def _installed(group: str, path: tuple[str, ...]) -> dict[str, str]:
+    """What packages on `path` add; cached, since every metadata file on it is read."""
     return {point.name: point.value for point in entry_points(group=group)}
 
 
