@@ -141,6 +141,7 @@ def test_no_training_framework_is_loaded(folder: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_power_and_plan_print_what_could_be_shown(folder: Path) -> None:
     power = dpaudit(folder, "power", "--epsilon", "4", "--observations", "50", "--runs", "3", "--json")
     assert power.returncode == 0, power.stderr

@@ -57,6 +57,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
     return folder, run(folder)
 
 
+@pytest.mark.slow
 def test_the_default_audit_refutes_the_controls_and_not_the_private_model(finished) -> None:
     folder, ended = finished
     assert ended.returncode == 0, ended.stderr
@@ -71,6 +72,7 @@ def test_the_default_audit_refutes_the_controls_and_not_the_private_model(finish
     assert ended.stderr == ""
 
 
+@pytest.mark.slow
 def test_one_alpha_is_spent_over_all_of_it(finished) -> None:
     folder, _ = finished
     record = load(folder / "audits" / "default")
@@ -78,6 +80,7 @@ def test_one_alpha_is_spent_over_all_of_it(finished) -> None:
     assert spent <= record.alpha * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_the_same_command_repeats_no_finished_trial(finished) -> None:
     folder, _ = finished
     before = {p: p.stat().st_mtime_ns for p in (folder / "audits/default/trials").iterdir()}
@@ -87,6 +90,7 @@ def test_the_same_command_repeats_no_finished_trial(finished) -> None:
     assert {t.status for t in load(folder / "audits/default").trials} == {"cached"}
 
 
+@pytest.mark.slow
 def test_gate_report_and_show_need_no_training(finished) -> None:
     folder, _ = finished
     assert dpaudit("gate", "audits/default", cwd=folder).returncode == 0
