@@ -201,7 +201,7 @@ def place_of(text: str) -> Place:
             several in a chain, a password or a pattern in it, or nothing after the scheme.
     """
     scheme, divided, rest = text.partition("://")
-    if not divided or not _ADDRESS.fullmatch(f"{scheme}://"):
+    if not divided or not _ADDRESS.fullmatch(f"{scheme.replace('::', '')}://"):
         return Path(text)
     if "::" in text or _PATTERNS & set(text) or not rest.strip("/"):
         raise UsageError(
@@ -227,8 +227,8 @@ def only_local(path: Path | None) -> Path | None:
     """
     if path is not None and _ADDRESS.match(str(path)):
         raise UsageError(
-            f"Expected a folder or file, found the address {path}. `dpaudit run`, `gate`, `report`, `show`, "
-            "`diff` and `export` take addresses; copy the folder for the others."
+            f"Expected a folder or file, found the address {path}. `dpaudit run`, `trace`, `reproduce`, "
+            "`gate`, `report`, `show`, `diff` and `export` take addresses; copy the folder for the others."
         )
     return path
 

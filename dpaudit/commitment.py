@@ -19,7 +19,7 @@ from dpaudit.address import Place
 from dpaudit.documents import contents, json_of
 from dpaudit.errors import UsageError
 from dpaudit.record import RECORD_NAME, TrialRecord, load
-from dpaudit.store import StoreError, write_atomic, write_first
+from dpaudit.store import unread, write_atomic, write_first
 
 COMMITMENT_NAME = "commitment.json"
 SALT_NAME = "trials/salt.json"
@@ -208,7 +208,4 @@ def _readable_salt(folder: Place) -> str | None:
     try:
         return _salt(folder)
     except OSError as error:
-        raise StoreError(
-            f"Expected to read {folder / SALT_NAME}, found: {error.strerror or error}. "
-            "Make it readable and run the same command again; finished trials are kept."
-        ) from None
+        raise unread(folder / SALT_NAME, error) from None

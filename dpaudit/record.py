@@ -279,7 +279,12 @@ def load(path: Place) -> AuditRecord:
         document = json_of(contents(file))
     except FileNotFoundError:
         raise UsageError(f"Expected a record at {file}, found nothing. {_beside(path)}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UsageError(
+            f"Expected to read a record at {file}, found: {error.strerror or error}. "
+            f"See that {'the address can be reached' if isinstance(file, Address) else 'it may be read'}."
+        ) from None
+    except ValueError as error:
         raise UsageError(
             f"Expected {file} to be a JSON record, found: {error}. Restore it or run again."
         ) from None

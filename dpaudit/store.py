@@ -108,6 +108,15 @@ def _refused(path: Place, error: OSError) -> StoreError:
     )
 
 
+def unread(path: Place, error: OSError) -> StoreError:
+    """What is there and cannot be read is not lost, and nothing is made in its place."""
+    reached = "that the address can be reached" if isinstance(path, Address) else "that it may be read"
+    return StoreError(
+        f"Expected to read {path}, found: {error.strerror or error}. "
+        f"See {reached} and run the same command again; finished trials are kept."
+    )
+
+
 class Store:
     """The `trials/` folder of an audit.
 
@@ -182,10 +191,7 @@ def _opened(path: Place) -> BinaryIO:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise StoreError(
-            f"Expected to read {path}, found: {error.strerror or error}. "
-            "See that the store can be reached and run the same command again; finished trials are kept."
-        ) from None
+        raise unread(path, error) from None
 
 
 def _arrays(file: BinaryIO) -> Arrays:
