@@ -23,10 +23,9 @@ import torch
 def fit(x, y, *, seed, device):
     torch.manual_seed(seed)
     model = torch.nn.Linear(x.shape[1], 10)
-    torch.nn.functional.cross_entropy(model(torch.as_tensor(x)), torch.as_tensor(y)).backward()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter -= parameter.grad
+    with torch.no_grad():  # Without autograd, whose threads a forked process would miss.
+        labels = torch.nn.functional.one_hot(torch.as_tensor(y), 10).T
+        model.weight += labels.to(model.weight) @ torch.as_tensor(x).to(model.weight) / len(x)
     return model
 """
 PLAN = {
