@@ -27,6 +27,7 @@ _PATTERNS = set("*?[]")
 _LOCAL = ("file", "local")
 _WHOLE = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 """Stores of objects: an object that is put there appears as a whole, or not."""
+_CREATE = (*_WHOLE, IN_THIS_PROCESS)
 _S3 = ("s3", "s3a")
 _FIRST = threading.Lock()
 
@@ -131,20 +132,8 @@ class Address:
             if self.scheme in _WHOLE:
                 files.pipe_file(path, data)
                 return
-            folder = path.rpartition("/")[0]
-            temporary = f"{folder}/.writing-{uuid.uuid4().hex}"
-            files.makedirs(folder, exist_ok=True)
-            try:
-                with files.open(temporary, "wb") as file:
-                    file.write(data)
-                    if self.scheme in _LOCAL:
-                        file.flush()
-                        os.fsync(file.fileno())
+            with self._beside(files, path, data) as temporary:
                 files.mv(temporary, path)
-            except BaseException:
-                with suppress(Exception):
-                    files.rm_file(temporary)
-                raise
 
     def write_first(self, data: bytes) -> bool:
         """Write the file unless it is there; of several who try, one does. Says whether it was this one.
@@ -155,17 +144,38 @@ class Address:
             OSError: it cannot be written.
         """
         with _FIRST, self._reached() as (files, path):
-            if self.scheme not in _WHOLE:
-                files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            try:
-                if self.scheme in _LOCAL:
-                    with files.open(path, "xb") as file:
-                        file.write(data)
-                else:
+            if self.scheme in _CREATE:
+                try:
                     files.pipe_file(path, data, mode="create")
-            except FileExistsError:
-                return False
+                except FileExistsError:
+                    return False
+                return True
+            with self._beside(files, path, data) as temporary:
+                if self.scheme in _LOCAL:
+                    with suppress(OSError):  # It is there; or the folder is a shared one that knows no links.
+                        files.link(temporary, path)
+                        return True
+                if files.exists(path):
+                    return False
+                files.mv(temporary, path)
         return True
+
+    @contextmanager
+    def _beside(self, files: Any, path: str, data: bytes) -> Iterator[str]:
+        """The data under another name in the same folder, which is free again afterwards."""
+        folder = path.rpartition("/")[0]
+        temporary = f"{folder}/.writing-{uuid.uuid4().hex}"
+        files.makedirs(folder, exist_ok=True)
+        try:
+            with files.open(temporary, "wb") as file:
+                file.write(data)
+                if self.scheme in _LOCAL:
+                    file.flush()
+                    os.fsync(file.fileno())
+            yield temporary
+        finally:
+            with suppress(Exception):
+                files.rm_file(temporary)
 
     def replace(self, target: Address) -> None:
         """Rename the file.

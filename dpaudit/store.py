@@ -86,15 +86,12 @@ def _written(path: Path, data: bytes, *, first: bool) -> bool:
 
 
 def _linked(temporary: Path, path: Path) -> bool:
-    try:
+    with suppress(OSError):  # It is there; or the folder is a shared one that knows no links.
         os.link(temporary, path)
-    except FileExistsError:
+        return True
+    if path.exists():
         return False
-    except OSError:
-        # Some shared folders know no links.
-        if path.exists():
-            return False
-        os.replace(temporary, path)
+    os.replace(temporary, path)
     return True
 
 

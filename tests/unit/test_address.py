@@ -177,6 +177,9 @@ def test_a_shared_folder_without_links_has_a_first_one_too(tmp_path, monkeypatch
     monkeypatch.setattr(os, "link", refuse)
     assert [write_first(tmp_path / "a", data) for data in (b"1", b"2")] == [True, False]
     assert (tmp_path / "a").read_bytes() == b"1" and names(tmp_path) == ["a"]
+    file = place_of(f"file://{tmp_path}/deep/b")
+    assert [write_first(file, data) for data in (b"1", b"2")] == [True, False]
+    assert contents(file) == b"1" and names(tmp_path / "deep") == ["b"]
 
 
 def test_drivers_that_begin_at_once_have_one_salt_and_one_commitment(place):
