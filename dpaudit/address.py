@@ -36,8 +36,8 @@ _FIRST = threading.Lock()
 class Address:
     """A file or folder that fsspec reaches; has of `pathlib.Path` what a record's folder needs.
 
-    Each call asks the store again: another machine may have written there. Errors are those of a folder:
-    OSError, in one line.
+    Each call asks the store again: another machine may have written there. What fails is an OSError in one
+    line, as of a folder; a question without an answer is a UsageError.
 
     Attributes:
         url: without an ending slash.
@@ -86,13 +86,11 @@ class Address:
 
     def exists(self) -> bool:
         """Whether there is a file or folder."""
-        with self._reached() as (files, path):
-            return bool(files.exists(path))
+        return self._asked("exists")
 
     def is_dir(self) -> bool:
         """Whether it is a folder: a store of objects has one where a name goes on after it."""
-        with self._reached() as (files, path):
-            return bool(files.isdir(path))
+        return self._asked("isdir")
 
     def iterdir(self) -> Iterator[Address]:
         """What lies in the folder; one request for a thousand names.
@@ -185,6 +183,17 @@ class Address:
         """
         with self._reached() as (files, path):
             files.mv(path, path.removesuffix(self.name) + target.name)
+
+    def _asked(self, question: str) -> bool:
+        """What a path would answer without any error, and an address may be too far away to answer."""
+        try:
+            with self._reached() as (files, path):
+                return bool(getattr(files, question)(path))
+        except OSError as error:
+            raise UsageError(
+                f"Expected to reach {self}, found: {error.strerror or error}. "
+                "See that the address is right and may be read."
+            ) from None
 
     @contextmanager
     def _reached(self) -> Iterator[tuple[Any, str]]:

@@ -180,8 +180,15 @@ def counted(folder: Place, trials: Iterable[TrialRecord]) -> tuple[TrialRecord, 
 
 
 def excluded(folder: Place, planned: Iterable[str]) -> tuple[str, ...]:
-    """Names of finished trials that lie in the folder and are no part of the plan."""
-    found = {path.stem for path in (folder / "trials").iterdir() if path.suffix == ".npz"}
+    """Names of finished trials that lie in the folder and are no part of the plan.
+
+    Raises:
+        StoreError: the folder cannot be read.
+    """
+    try:
+        found = {path.stem for path in (folder / "trials").iterdir() if path.suffix == ".npz"}
+    except OSError as error:
+        raise unread(folder / "trials", error) from None
     return tuple(sorted(found - set(planned)))
 
 

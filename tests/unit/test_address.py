@@ -282,6 +282,22 @@ def test_a_trial_that_cannot_be_reached_is_not_set_aside(remote, monkeypatch, er
     assert results.load("key") is not None
 
 
+def test_a_store_that_goes_out_of_reach_is_one_line_whatever_is_asked(remote, monkeypatch):
+    Store(remote).save("key", FACTS)
+
+    def refuse(self, path, **options):
+        raise RuntimeError("no route to host")
+
+    for kind in (LocalFileSystem, MemoryFileSystem):
+        for question in ("exists", "isdir", "ls"):
+            monkeypatch.setattr(kind, question, refuse)
+    for ask in (remote.exists, remote.is_dir, lambda: load(remote)):
+        with pytest.raises(UsageError, match=f"Expected to reach {remote}, found: RuntimeError: no route"):
+            ask()
+    with pytest.raises(StoreError, match=f"Expected to read {remote}/trials, found: RuntimeError: no route"):
+        commitment.excluded(remote, ())
+
+
 def test_a_record_that_is_not_there_is_said(remote):
     with pytest.raises(UsageError, match=f"Expected a record at {remote}.*found nothing"):
         load(remote)
