@@ -34,6 +34,7 @@ ELSEWHERE = {
     "reconstruction_games.md": "tests/unit/test_reconstruction_page.py",
     "ci.md": "tests/house/test_docs_ci.py",
     "evidence.md": "tests/house/test_docs_ci.py",
+    "stores.md": "tests/e2e/test_stores.py",
 }
 # Prospects and accountants of these pages take a while.
 LONG = {"bound.md", "ledger.md", "verdict.md"}
