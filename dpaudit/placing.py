@@ -25,7 +25,7 @@ class Machine:
         cores: that may be used.
         memory: bytes; 0 where the system does not say.
         gpus: on which trials train.
-        disk: bytes that are free where the results go.
+        disk: bytes that are free where the results go; 0 where nothing says, as of an address.
         device: cpu or cuda.
     """
 
@@ -180,7 +180,7 @@ def warnings(
             f"compute.workers = {compute.workers} starts {starts}, and {tight} carries {room[tight]}: "
             f"set compute.workers = {room[tight]}"
         )
-    if stored > machine.disk:
+    if machine.disk and stored > machine.disk:
         yield (
             f"the results take {stored / GIB:.3g} GiB and {machine.disk / GIB:.3g} GiB are free: "
             "choose another --out"

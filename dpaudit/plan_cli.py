@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpaudit.address import Address, Place, place_of
 from dpaudit.claim_cli import AsJson, Noise, Rate, SamplerName, Steps, ledger_of, option
 from dpaudit.errors import UsageError
 from dpaudit.prospects_cli import stated, strict, table
@@ -42,7 +43,9 @@ Workers = Annotated[
     int | None, option(_PROBE, "Workers at once; what the plan says if left out.", "--workers")
 ]
 Price = Annotated[float | None, option(_PROBE, "Of one such machine, in any currency.", "--price-per-hour")]
-Out = Annotated[Path | None, option(_PROBE, "Folder of the record, where trials may lie already.", "--out")]
+Out = Annotated[
+    str | None, option(_PROBE, "Folder or address of the record, where trials may lie already.", "--out")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -91,7 +94,7 @@ def plan(
         plan=audit_plan,
         plan_text=text,
         plan_folder=folder,
-        out=out or _OUT / (plan_file.stem if plan_file else "default"),
+        out=place_of(out) if out else _OUT / (plan_file.stem if plan_file else "default"),
         command="dpaudit plan",
     )
     limits = probe_seconds, probe_repeats, probe_share
@@ -139,18 +142,21 @@ def _costs(job: Job, limits: tuple[float, int, float], asked: Asked, as_json: bo
     _show(total, costing_text.sentences(total, machine, probing))
 
 
-def _machine(device: str, out: Path) -> Machine:
+def _machine(device: str, out: Place) -> Machine:
     """What there is here."""
     from dpaudit.backend import available_cores, gpus_here
     from dpaudit.memory import of_the_machine
     from dpaudit.placing import Machine
 
-    there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
+    disk = 0.0
+    if not isinstance(out, Address):
+        there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
+        disk = shutil.disk_usage(there).free
     return Machine(
         cores=available_cores(),
         memory=of_the_machine(),
         gpus=gpus_here(device),
-        disk=shutil.disk_usage(there).free,
+        disk=disk,
         device=device,
     )
 

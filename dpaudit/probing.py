@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from dpaudit.address import Place
 from dpaudit.backend import Outcome, Task, gpu_memory
 from dpaudit.canary import Canaries
 from dpaudit.documents import contents, json_of
@@ -307,7 +308,7 @@ def _read(work: Work, folder: Path, lost: Outcome | None) -> Measured:
     return found
 
 
-def _report(folder: Path) -> Path:
+def _report(folder: Place) -> Place:
     return folder / "measured.json"
 
 
@@ -315,7 +316,7 @@ def _sizes(specs: Sequence[TrialSpec]) -> tuple[int, int]:
     """Bytes of the results on disk and in memory."""
     stored = held = 0
     for spec in specs:
-        path = Store(spec.out).path(spec.key)
+        path = Path(str(Store(spec.out).path(spec.key)))  # The folder of a probe is on this machine.
         stored += path.stat().st_size
         with zipfile.ZipFile(path) as archive:
             held += sum(member.file_size for member in archive.infolist())

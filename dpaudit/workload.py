@@ -78,7 +78,7 @@ def counted(plan: AuditPlan, folder: Path) -> dict[Group, int]:
 
 
 def workload(job: Job, device: str) -> Workload:
-    """What `run` would do with a job; its folder is read, and nothing is written.
+    """What `run` would do with a job; its folder is read, and a damaged result in it set aside.
 
     Costs the reading of every result that is on disk.
 
@@ -88,9 +88,7 @@ def workload(job: Job, device: str) -> Workload:
     # Without a salt nothing is on disk, and any will do.
     specs = specs_of(job, device, check(job), salt_of(job.out) or _NO_SALT)
     store = Store(job.out)
-    done = {
-        spec.key for spec in specs if store.path(spec.key).exists() and load_view(store, spec) is not None
-    }
+    done = {spec.key for spec in specs if load_view(store, spec) is not None}
     groups = dict.fromkeys(_group(spec) for spec in specs)
     planned = tasks_of(job.plan, [spec for spec in specs if spec.key not in done])
     places = {group: place for place, group in enumerate(groups)}
