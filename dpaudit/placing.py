@@ -120,7 +120,7 @@ def choose(
         workers, engine = 1, "inline"
         reason = f"all trials take {sum(tasks):.2g} s, less than a worker takes to start ({start:.2g} s)"
     else:
-        engine, reason = "local", f"{workers} at once fit: {carries}"
+        engine, reason = "local", carries
     return Choice(
         engine=engine, workers=workers, machines=math.ceil(workers / most), gpus=gpus, reason=reason
     )
