@@ -72,7 +72,9 @@ def mixed(batch: Records) -> Any:
 
 def found(collate: Callable[[Any], Any], *, lengths: bool) -> bool:
     collation = Collation()
-    for _ in range(3):
+    # An order that leaves a record in its place mixes nothing there: one look may see nothing.
+    torch.manual_seed(0)
+    for _ in range(6):
         collation.look(Fetched(collate=collate, records=tuple(records(lengths))))
     return bool(list(collation.findings()))
 
