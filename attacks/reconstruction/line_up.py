@@ -84,7 +84,7 @@ class LineUp:
         own = max(2, len(odds) // _SHARE)
         stands_out = _standing_out(odds[own:], odds[:own], secrets[:own])
         if len(stands_out):
-            tally.count(_secret_first(stands_out, secrets[own:], rng), rng)
+            tally.count(secret_first(stands_out, secrets[own:], rng), rng)
         return tally.evidence(self.name, self.access, "run")
 
 
@@ -100,7 +100,7 @@ def _standing_out(odds: FloatArray, known: FloatArray, secrets: IntArray) -> Flo
     return deviations
 
 
-def _secret_first(scores: FloatArray, secrets: IntArray, rng: np.random.Generator) -> FloatArray:
+def secret_first(scores: FloatArray, secrets: IntArray, rng: np.random.Generator) -> FloatArray:
     """(M, n) scores of each model in random order, but for its secret candidate's in front."""
     order = rng.random(scores.shape)
     order[np.arange(len(scores)), secrets] = -1.0

@@ -58,7 +58,7 @@ def play(
         )
     chosen = rng.choice(outside, size=size, replace=False)
     others, own = canaries.x[chosen].astype(np.float32), canaries.y[chosen]
-    start = fitted(recipe, x, y, device) if game.fitted else _fresh(recipe).to(device)
+    start = fitted(recipe, x, y, device) if game.fitted else fresh(recipe).to(device)
     labels = game.labels(log_probabilities(copy.deepcopy(start), others.astype(np.float64), device), own)
     secrets = rng.integers(size, size=models)
     member = np.ones((models, len(y) + size), dtype=np.bool_)
@@ -75,7 +75,7 @@ def play(
     return game.evidence(ensemble.log_probabilities(others), labels, secrets, rng)
 
 
-def _fresh(recipe: Recipe) -> nn.Module:
+def fresh(recipe: Recipe) -> nn.Module:
     """A model before training, always the same."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the generators of every device.
