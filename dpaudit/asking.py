@@ -195,8 +195,8 @@ class LineUp(Named, Protocol):
         ...
 
     @property
-    def fitted(self) -> bool:
-        """Whether training starts where all other records are fitted: the adversary chose those weights."""
+    def start(self) -> str:
+        """Initial weights: "recipe", anew for each model; "known", one for all; "fitted" to all others."""
         ...
 
     def labels(self, log_probabilities: FloatArray, own: IntArray) -> IntArray:

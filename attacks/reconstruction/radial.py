@@ -67,7 +67,7 @@ def _fitted(known: FloatArray, wanted: FloatArray, asked: FloatArray) -> FloatAr
 
 
 def _ridge(kernel: FloatArray, wanted: FloatArray) -> tuple[float, FloatArray]:
-    """Mean squared left-out error and dual weights (S, d) of the best penalty; the kernel (S, S) is centred."""
+    """Mean squared left-out error and dual weights (S, d) of the best penalty, for a centred kernel."""
     values, vectors = np.linalg.eigh(kernel)
     rotated, squares = vectors.T @ wanted, vectors**2
     best, chosen = np.inf, np.zeros_like(wanted)

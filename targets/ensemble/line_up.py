@@ -58,13 +58,13 @@ def play(
         )
     chosen = rng.choice(outside, size=size, replace=False)
     others, own = canaries.x[chosen].astype(np.float32), canaries.y[chosen]
-    start = fitted(recipe, x, y, device) if game.fitted else fresh(recipe).to(device)
+    start = fitted(recipe, x, y, device) if game.start == "fitted" else fresh(recipe).to(device)
     labels = game.labels(log_probabilities(copy.deepcopy(start), others.astype(np.float64), device), own)
     secrets = rng.integers(size, size=models)
     member = np.ones((models, len(y) + size), dtype=np.bool_)
     member[:, len(y) :] = secrets[:, None] == np.arange(size)
     ensemble = train_ensemble(
-        replace(recipe, model=lambda: copy.deepcopy(start).cpu()) if game.fitted else recipe,
+        recipe if game.start == "recipe" else replace(recipe, model=lambda: copy.deepcopy(start).cpu()),
         np.concatenate([x, others]),
         np.concatenate([y, labels]),
         member,
