@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dpaudit import __version__
+from dpaudit.address import IN_THIS_PROCESS, Address, Place
 from dpaudit.backend import Engine, Outcome, choose_device, device_name
 from dpaudit.commitment import Commitment, commit, counted, drawn_salt, excluded, salted
 from dpaudit.errors import UsageError
@@ -49,7 +50,7 @@ class Job:
         plan: the audit plan.
         plan_text: its TOML as the user wrote it.
         plan_folder: where the user's own modules are found.
-        out: folder of the record.
+        out: folder of the record, or its address.
         command: what the user typed, for the record.
         policy_sha256: of the policy file that applies; empty without one.
     """
@@ -57,7 +58,7 @@ class Job:
     plan: AuditPlan
     plan_text: str
     plan_folder: Path
-    out: Path
+    out: Place
     command: str
     policy_sha256: str = ""
 
@@ -69,7 +70,7 @@ def run(job: Job) -> Iterator[Event]:
 
     Raises:
         UsageError: the plan names something that is not there, before anything is trained.
-        StoreError: the folder cannot be written.
+        StoreError: the folder or address cannot be written or reached.
     """
     started = time.perf_counter()
     plan = job.plan
@@ -150,6 +151,12 @@ def _record(
 
 def _check(job: Job) -> str:
     """Resolve every name of the plan before anything is trained; returns the hash of the code."""
+    engine = job.plan.compute.engine
+    if isinstance(job.out, Address) and job.out.scheme == IN_THIS_PROCESS and engine != "inline":
+        raise UsageError(
+            f"Expected the engine 'inline' for {job.out}, which is in the memory of one process, "
+            f"found {engine!r}. Use --engine inline, or name a folder or another address with --out."
+        )
     functions = [training_function(job.plan, target, job.plan_folder) for target in job.plan.targets]
     source = resolve("data source", job.plan.data.source, DATA, path=job.plan_folder)
     attacks_of(job.plan)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dpaudit.address import Place
 from dpaudit.asking import Asked, Asks
 from dpaudit.canary import Canaries, Pool, given_pool, make_pool
 from dpaudit.errors import DpauditError, TrialError, UsageError, nearest
@@ -50,7 +51,7 @@ class TrialSpec:
         index: number of the draw, 0 being the audited model's; of a game, number of the trial.
         plan: the whole plan.
         plan_folder: where the user's modules are.
-        out: the audit's folder.
+        out: the audit's folder, or its address.
         device: cpu or cuda.
     """
 
@@ -60,7 +61,7 @@ class TrialSpec:
     index: int
     plan: AuditPlan
     plan_folder: Path
-    out: Path
+    out: Place
     device: str
 
     @property
