@@ -248,7 +248,7 @@ class Reconstructs(Named, Protocol):
         """(n,) labels of the records, given (n, classes) before training and their own."""
         ...
 
-    def evidence(
+    def reconstructed(
         self,
         known: FloatArray,
         records: FloatArray,

@@ -90,7 +90,7 @@ class Reconstructor:
         """(n,) labels of records, given (n, classes) before training and their own."""
         return own if self.label == "own" else np.argmin(log_probabilities, axis=1).astype(np.int64)
 
-    def evidence(
+    def reconstructed(
         self,
         known: FloatArray,
         records: FloatArray,

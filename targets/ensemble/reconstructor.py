@@ -79,7 +79,9 @@ def play(
     )
     weights, candidates = _weights(recipe, ensemble), others[:size].astype(np.float64)
     known = others[shadows].astype(np.float64)
-    return game.evidence(weights[: len(shadows)], known, weights[len(shadows) :], candidates, secrets, rng)
+    return game.reconstructed(
+        weights[: len(shadows)], known, weights[len(shadows) :], candidates, secrets, rng
+    )
 
 
 def _secrets(size: int, models: int, once: bool, rng: np.random.Generator) -> IntArray:

@@ -149,7 +149,7 @@ def test_it_wins_without_noise_and_stays_below_the_limit_of_a_claim_that_holds()
 def test_weights_that_know_nothing_win_one_game_in_n() -> None:
     attack = Reconstructor(candidates=[2, 5], shadows=40)
     secrets = RNG.integers(5, size=2000)
-    found = attack.evidence(
+    found = attack.reconstructed(
         RNG.normal(size=(40, 6)),
         RNG.normal(size=(40, 3)),
         RNG.normal(size=(2000, 6)),
