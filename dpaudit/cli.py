@@ -17,6 +17,7 @@ from dpaudit import (
     ledger_cli,
     linkage_cli,
     mechanism_cli,
+    plan_cli,
     records_cli,
     seal_cli,
     trace_cli,
@@ -37,6 +38,7 @@ app = typer.Typer(
 
 bound_cli.register(app)
 gate_cli.register(app)
+plan_cli.register(app)
 ledger_cli.register(app)
 trace_cli.register(app)
 mechanism_cli.register(app)

@@ -77,8 +77,18 @@ def execute(spec: TrialSpec) -> float:
         TrialError: the training function raised or returned nonsense.
         StoreError: the result could not be written.
     """
+    view = trained(spec, canaries_of(spec.plan, spec.plan_folder, spec.index))
+    save_view(spec, view)
+    return view.seconds
+
+
+def trained(spec: TrialSpec, canaries: Canaries) -> View:
+    """What a trial releases that is trained on the members of this draw.
+
+    Raises:
+        TrialError: the training function raised or returned nonsense.
+    """
     target_plan = target_of(spec)
-    canaries = canaries_of(spec.plan, spec.plan_folder, spec.index)
     kind = TRAINED_TARGET if target_plan.trained else TRAINING_TARGET
     target: Target = resolve("target", kind, {})(
         name=spec.target,
@@ -89,9 +99,7 @@ def execute(spec: TrialSpec) -> float:
     )
     attacks = step_attacks(spec.plan) if spec.kind == AUDITED else ()
     with explained(target_plan):
-        view = target.train(canaries, seed=training_seed(spec), device=spec.device, attacks=attacks)
-    save_view(spec, view)
-    return view.seconds
+        return target.train(canaries, seed=training_seed(spec), device=spec.device, attacks=attacks)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 # Pages whose blocks have a test of their own.
 ELSEWHERE = {
     "shadows.md": "tests/house/test_docs_shadows.py",
+    "scale.md": "tests/house/test_docs_scale.py",
     "membership.md": "tests/unit/test_membership_page.py",
     "releases.md": "tests/unit/test_releases_page.py",
     "domains.md": "tests/unit/test_domains_page.py",
