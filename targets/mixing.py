@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from dpaudit.evidence import Finding, Note
+from dpaudit.targets import scaling
 from dpaudit.targets.forward import Untestable
 from dpaudit.targets.tape import Tape
 
@@ -37,6 +38,7 @@ class Mixing:
         self._counted: list[tuple[int, int]] = []
         self._moved: list[float] = []
         self._scaled: list[float] = []
+        self._sums_moved: list[tuple[float, int]] = []
 
     def begin(self, rows: int) -> None:
         """A private loader is about to hand out a batch."""
@@ -59,9 +61,16 @@ class Mixing:
         return True
 
     def end(
-        self, parameters: Sequence[torch.nn.Parameter], handed: Sequence[torch.Tensor], rows: int | None
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        handed: Sequence[torch.Tensor],
+        rows: int | None,
+        clip: float | None = None,
     ) -> None:
-        """A private step is about to be made on what the loader handed out, of so many records."""
+        """A private step is about to be made on what the loader handed out, of so many records.
+
+        With `clip`, the norm of whole gradients, what one record does to the sum of clipped ones is measured.
+        """
         due = self.stop() and rows is not None and rows > 1
         self._steps += 1
         if not due or rows is None:
@@ -69,7 +78,7 @@ class Mixing:
         try:
             own = [t for t in handed if t.dim() and len(t) == rows]
             self._count(parameters, own, rows)
-            self._test(parameters, own, rows)
+            self._test(parameters, own, rows, clip)
         except Exception as error:
             # What cannot be executed again shows nothing, and training goes on.
             self.untestable = str(error) if isinstance(error, Untestable) else type(error).__name__
@@ -101,7 +110,11 @@ class Mixing:
         return found[0] if beside else None
 
     def _test(
-        self, parameters: Sequence[torch.nn.Parameter], handed: Sequence[torch.Tensor], rows: int
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        handed: Sequence[torch.Tensor],
+        rows: int,
+        clip: float | None,
     ) -> None:
         formed = [found for p in parameters if (found := _formed(p)) is not None]
         if not formed or not handed or any(len(each) != rows for each in formed):
@@ -125,10 +138,36 @@ class Mixing:
         half = torch.arange(rows)
         half[max(2, rows // 2) :] = 0
         factor = _common_factor(before, self._played(handed, formed, half), max(2, rows // 2), tolerance)
-        if factor is None or abs(factor - 1) <= tolerance:
+        if factor is None or abs(factor - 1) <= tolerance or self._wakes(handed, formed, before):
             self._moved.append(distance)
         else:
             self._scaled.append(abs(factor - 1))
+            # A divisor that code read out of a tensor would not be that of another batch.
+            if clip and not self._sums_moved and not self.tape.read and len(formed) == len(parameters):
+                self._measure(handed, formed, rows, clip)
+
+    def _wakes(
+        self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], before: torch.Tensor
+    ) -> bool:
+        """Whether a record without a gradient has one among copies of itself: no divisor does that."""
+        norms = before.norm(dim=1)
+        asleep, largest = int(norms.argmin()), float(norms.max())
+        if float(norms[asleep]) > _ZERO * largest:
+            return False
+        after = self._played(handed, formed, torch.full((len(norms),), asleep))
+        return float(after[asleep].norm()) > _SMALL * largest
+
+    def _measure(
+        self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], rows: int, clip: float
+    ) -> None:
+        """How far one record moves the sum of clipped gradients that the batch scales."""
+        labels = (t for t in handed if t.dim() == 1 and not t.is_floating_point())
+        norms = torch.stack([each.detach().flatten(1).double().norm(dim=1) for each in formed]).norm(dim=0)
+        of = scaling.candidates(norms.cpu(), next((t.cpu() for t in labels), None), clip)
+        moved = scaling.movement(lambda index: self._rows(handed, formed, index), of, rows, clip)
+        slack = max(_ROUNDING, 16 * self.tape.coarsest)
+        if moved is not None and moved > 2 * (1 + slack):
+            self._sums_moved.append((moved, rows))
 
     def _as_far_as_possible(
         self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], index: torch.Tensor
@@ -143,12 +182,18 @@ class Mixing:
     def _played(
         self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], index: torch.Tensor
     ) -> torch.Tensor:
+        """Fingerprints of the gradients had the batch been these records of it."""
+        return _fingerprint(self._rows(handed, formed, index))
+
+    def _rows(
+        self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], index: torch.Tensor
+    ) -> list[torch.Tensor]:
         """The gradients had the batch been these records of it."""
         changed = [(tensor, tensor.detach()[index.to(tensor.device)]) for tensor in handed]
         played = self.tape.played(changed, formed)
         if played is None or any(one.shape != two.shape for one, two in zip(played, formed, strict=True)):
             raise Untestable("gradients that were not formed between loader and step")
-        return _fingerprint(played)
+        return played
 
     def findings(self) -> Iterator[Finding]:
         """What was seen at two steps."""
@@ -161,6 +206,8 @@ class Mixing:
                 epsilon=None,
                 remedy="Compute nothing over a batch: no mixed inputs or labels, no weights and no ranks.",
             )
+        elif len(self._scaled) >= _LOOKS and self._sums_moved:
+            yield scaling.finding(*max(self._sums_moved))
 
     def notes(self) -> Iterator[Note]:
         """Rows of other data, and a factor that all gradients have in common and the batch decides."""
@@ -173,7 +220,7 @@ class Mixing:
                 meaning="They are clipped and noised beside those of the batch. That costs nothing if their "
                 "data is public; of other private data nothing is accounted.",
             )
-        if len(self._scaled) >= _LOOKS and len(self._moved) < _LOOKS:
+        if len(self._scaled) >= _LOOKS and not [*self.findings()]:
             yield Note(
                 check="loss divided by the batch",
                 where="loss",
