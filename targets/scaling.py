@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import combinations_with_replacement
 
+import numpy as np
 import torch
 from opacus.optimizers import DPOptimizer
 
@@ -49,7 +50,7 @@ def candidates(norms: torch.Tensor, labels: torch.Tensor | None, clip: float) ->
         order = norms.argsort()
         places = torch.linspace(0, len(norms) - 1, min(_CANDIDATES, len(norms))).long()
         return sorted({int(below.argmax()), *order[places].tolist()})[:_CANDIDATES]
-    kinds = labels.unique()
+    kinds = torch.as_tensor(np.unique(labels.numpy()))
     kinds = kinds[torch.linspace(0, len(kinds) - 1, min(_CANDIDATES, len(kinds))).long()]
     found = [
         int(figure.where(labels == kind, -torch.inf).argmax())

@@ -83,3 +83,25 @@ def test_more_steps_than_a_target_was_computed_for_are_said(tmp_path: Path) -> N
     job = Job(path=str(tmp_path / "train.py"), out=tmp_path / "out", looks=2, canaries=False, seed=1)
     rows = {row.name: row for row in trace(job, stdout=StringIO()).record.targets[0].checklist}
     assert "3 asked for" in str(rows["target epsilon"])
+
+
+BY_HAND = "optimizer.pre_step(); network[0].bias.grad.add_({added}); optimizer.original_optimizer.step()"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("step", "status", "words"),
+    [
+        (BY_HAND.format(added="0.0"), "NOT REFUTED", ""),
+        (BY_HAND.format(added="torch.ones(4)"), "INCONCLUSIVE", "gradients changed after the release"),
+        ("optimizer.original_optimizer.step()", "REFUTED", "without privacy"),
+        ("(optimizer if step % 2 else optimizer.original_optimizer).step()", "REFUTED", "without privacy"),
+    ],
+)
+def test_a_script_that_steps_by_hand(tmp_path: Path, step: str, status: str, words: str) -> None:
+    script = SCRIPT.format(before="", loss=LOSS, after="pass").replace("optimizer.step()", step)
+    (tmp_path / "train.py").write_text(script)
+    job = Job(path=str(tmp_path / "train.py"), out=tmp_path / "out", looks=2, canaries=False, seed=1)
+    verdict = trace(job, stdout=StringIO()).record.targets[0].verdict
+    assert verdict.status is Status(status), verdict.reason
+    assert words in verdict.reason
