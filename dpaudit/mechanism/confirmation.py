@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dpaudit.attacks.event_search.selection import Choice
 from dpaudit.mechanism.pairs import Screen, Tried, counted, expected_rate
 from dpaudit.mechanism.search import Progress
-from dpaudit.outputs import Outputs, joined
+from dpaudit.outputs import Outputs
 from dpaudit.stats.event_bets import Pairs, largest_beaten, log_wealth, pairs
 from dpaudit.stats.event_power import detectable
 from dpaudit.stats.event_test import Counts, Line, largest_refuted, p_value, refutes
@@ -17,6 +17,8 @@ from dpaudit.stats.guarantees import ApproximateDP, Guarantee
 _BETTING = 0.2
 """Share of alpha for the bets, which may end the test early; the exact test at the end has the rest."""
 _FIRST_LOOK = 32
+_BLOCK, _BLOCKS = 500_000, 16
+"""Outputs drawn at once at most, unless these are too many draws; with those that double, fewer than 40."""
 CONFIRM_STAGE = 50
 """From here on stages draw what is counted as evidence."""
 
@@ -80,21 +82,33 @@ def confirm(
     at = expected_rate(choice.counts)
     line = guarantee.line(guarantee.claimed, at)
     betting = _BETTING * alpha if stop_early else 0.0
-    parts: list[tuple[Outputs, Outputs]] = []
+    parts: list[Counts] = []
     looks: list[Pairs] = []
-    done, length, early = 0, _FIRST_LOOK if stop_early else size, False
+    # Outputs are counted and forgotten: millions of them need not be held.
+    most = max(_BLOCK, -(-size // _BLOCKS))
+    done, length, early = 0, _FIRST_LOOK if stop_early else most, False
     seen = Pairs(hit=0, other=0, both=0, neither=0)
     while done < size and not early:
         progress("confirming", done, size)
         drawn = screen.samples(tried, stage + len(parts), min(length, size - done))
-        parts.append((drawn.first, drawn.second))
-        done, length = done + drawn.first.size, done + drawn.first.size
+        parts.append(counted(choice, drawn.first, drawn.second))
+        done += drawn.first.size
+        length = min(done, most)
         if stop_early:
             seen = _added(seen, choice, drawn.first, drawn.second)
             looks.append(seen)
             early = log_wealth(seen, line) >= -math.log(betting)
-    counts = counted(choice, joined([a for a, _ in parts]), joined([b for _, b in parts]))
+    counts = _together(parts)
     return _concluded(tried, guarantee, counts, looks, line, at, alpha, betting, early, size)
+
+
+def _together(parts: list[Counts]) -> Counts:
+    return Counts(
+        hits=sum(part.hits for part in parts),
+        trials=sum(part.trials for part in parts),
+        other_hits=sum(part.other_hits for part in parts),
+        other_trials=sum(part.other_trials for part in parts),
+    )
 
 
 def _added(seen: Pairs, choice: Choice, first: Outputs, second: Outputs) -> Pairs:
