@@ -7,7 +7,8 @@ import pytest
 
 from dpaudit.attacks.event_search.events import Both, Event, Side
 from dpaudit.attacks.event_search.features import Feature
-from dpaudit.attacks.event_search.promise import _at_most, _corners, promised
+from dpaudit.attacks.event_search.listing import at_most, corners
+from dpaudit.attacks.event_search.promise import promised
 from dpaudit.attacks.event_search.selection import Learn, Samples
 from dpaudit.stats.guarantees import ApproximateDP
 from dpaudit.targets.releases.reading import read_array
@@ -24,7 +25,7 @@ def chosen(first, second, *, size=CONFIRMED, seed=0):
     return choice, samples
 
 
-def corner(rng, size, leaks):
+def cornered(rng, size, leaks):
     """Two numbers, each with the same law on both data sets; on one they are small together oftener."""
     table = rng.integers(0, 8, size=(size, 2)).astype(float)
     moved = rng.random(size) < (0.5 if leaks else 0.0)
@@ -37,8 +38,8 @@ def corner(rng, size, leaks):
 
 def test_what_leaks_only_in_two_places_at_once_is_found_there() -> None:
     rng = np.random.default_rng(0)
-    choice, _ = chosen(corner(rng, 20_000, True), corner(rng, 20_000, False))
-    fresh = [read_array(corner(rng, 20_000, leaks)) for leaks in (True, False)]
+    choice, _ = chosen(cornered(rng, 20_000, True), cornered(rng, 20_000, False))
+    fresh = [read_array(cornered(rng, 20_000, leaks)) for leaks in (True, False)]
     low, high = sorted(choice.event.holds(part).mean() for part in fresh)
     assert high > 1.4 * low
     assert isinstance(choice.event.feature, Both), choice.event.words()
@@ -79,14 +80,14 @@ def test_the_promise_of_a_leak_is_kept_and_nothing_is_promised_of_none() -> None
 def test_corners_are_the_naive_counts() -> None:
     rng = np.random.default_rng(3)
     one, other = rng.integers(0, 5, 500), rng.integers(0, 4, 500)  # the last code of each is NaN
-    found = _corners(one, other, (3, 2))
+    found = corners(one, other, (3, 2))
     real = (one < 4) & (other < 3)
     for row in range(3):
         for place in range(2):
             above, beyond = one[real] > row, other[real] > place
             naive = [above & beyond, above & ~beyond, ~above & beyond, ~above & ~beyond]
             assert [int(each.sum()) for each in naive] == found[:, row, place].tolist()
-    np.testing.assert_array_equal(_at_most(np.array([0, 1, 1, 255, 2]), 2), [[3, 1], [1, 3]])
+    np.testing.assert_array_equal(at_most(np.array([0, 1, 1, 255, 2]), 2), [[3, 1], [1, 3]])
 
 
 def test_both_is_where_either_side_holds_and_says_so() -> None:
