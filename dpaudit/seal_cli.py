@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpaudit.address import only_local
 from dpaudit.claim_cli import AsJson
 from dpaudit.errors import UsageError
 
 if TYPE_CHECKING:
     from dpaudit.signoff import Verification
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the record.", metavar="RECORD")]
+Folder = Annotated[Path, typer.Argument(help="Folder of the record.", metavar="RECORD", callback=only_local)]
 Key = Annotated[Path | None, typer.Option("--key", help="Private key of who signs (NAME.key).")]
 Name = Annotated[str, typer.Option("--name", help="Name of the person who signs.")]
 Role = Annotated[str, typer.Option("--role", help="Role in which that person signs.")]
@@ -31,7 +32,9 @@ def register(app: typer.Typer) -> None:
 
 
 def sign(
-    record: Annotated[Path | None, typer.Argument(help="Folder of the record.", metavar="[RECORD]")] = None,
+    record: Annotated[
+        Path | None, typer.Argument(help="Folder of the record.", metavar="[RECORD]", callback=only_local)
+    ] = None,
     new_key: Annotated[
         Path | None, typer.Option("--new-key", help="Make a pair of keys, NAME.key and NAME.pub.")
     ] = None,
@@ -46,16 +49,18 @@ def sign(
     from dpaudit.seal import Person
     from dpaudit.signoff import sign_record
 
+    # Before a pair of keys is made: a missing name must not leave one behind.
+    preparer = Person(name=name, role=role) if record is not None else None
     if new_key is not None:
         private, public = envelope.new_key(new_key)
         said = f"Wrote {private}, to be kept secret, and {public}, to be given to whoever verifies."
         typer.echo(json.dumps({"key": str(private), "public": str(public)}) if as_json else said)
-        if record is None:
+        if preparer is None:
             return
         key = key or private
-    if record is None or key is None:
+    if record is None or preparer is None or key is None:
         raise UsageError("Expected RECORD and --key, found too little. See dpaudit sign --new-key.")
-    file = sign_record(record, key, Person(name=name, role=role), again=force)
+    file = sign_record(record, key, preparer, again=force)
     typer.echo(json.dumps({"signature": str(file)}) if as_json else f"Signed: {file}")
 
 

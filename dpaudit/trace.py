@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dpaudit import __version__, legacy
+from dpaudit.address import Place
 from dpaudit.ending import Ended
 from dpaudit.errors import UsageError
 from dpaudit.judge import EXIT, EXIT_LOST, AuditJudgement, judge_audit
@@ -42,7 +43,7 @@ class Job:
         path: script, or name of a module.
         module: whether it is the latter.
         arguments: of the script.
-        out: folder of the record.
+        out: folder of the record, or its address.
         command: what the user typed.
         epsilon: declared; None takes the accountant's.
         delta: declared; None takes the one that the script asks its accountant for.
@@ -59,7 +60,7 @@ class Job:
     path: str
     module: bool = False
     arguments: tuple[str, ...] = ()
-    out: Path
+    out: Place
     command: str = ""
     epsilon: float | None = None
     delta: float | None = None

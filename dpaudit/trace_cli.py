@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpaudit.address import Place, place_of
 from dpaudit.claim_cli import Epsilon, option
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ Control = Annotated[
 ]
 Fault = Annotated[str, option(_LOOKING, "The fault of that control.")]
 Seed = Annotated[int | None, option(_LOOKING, "Of the audit's own random streams; else drawn and recorded.")]
-Out = Annotated[Path | None, option(_OUTPUT, "Folder of the record.", "--out")]
+Out = Annotated[str | None, option(_OUTPUT, "Folder or address of the record.", "--out", metavar="PLACE")]
 Quiet = Annotated[bool, option(_OUTPUT, "Print nothing of the audit but errors.", "--quiet", "-q")]
 AsJson = Annotated[
     bool, option(_OUTPUT, "Print a summary as JSON, and the script's output on stderr.", "--json")
@@ -83,7 +84,7 @@ def trace(
             path=script,
             module=module,
             arguments=tuple(arguments or ()),
-            out=out or _OUT / (script.rpartition(".")[2] if module else Path(script).stem),
+            out=place_of(out) if out else _OUT / (script.rpartition(".")[2] if module else Path(script).stem),
             command=shlex.join(["dpaudit", *sys.argv[1:]]),
             epsilon=epsilon,
             delta=delta,
@@ -101,7 +102,7 @@ def trace(
     raise typer.Exit(_tell(traced, job.out, quiet=quiet, as_json=as_json))
 
 
-def _tell(traced: Traced, folder: Path, *, quiet: bool, as_json: bool) -> int:
+def _tell(traced: Traced, folder: Place, *, quiet: bool, as_json: bool) -> int:
     """Write the page, print the verdict, and return the exit code."""
     from rich.console import Console
 

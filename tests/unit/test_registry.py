@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from dpaudit import registry
 from dpaudit.asking import Extracts, Game, LineUp, Rebuilds
 from dpaudit.errors import UsageError
 from dpaudit.protocols import ModelAttack, StepAttack
@@ -140,3 +141,15 @@ def test_the_right_spelling_of_a_wrong_name_is_shown(written, says):
     with pytest.raises(UsageError, match="Expected a known mechanism or module:object") as error:
         resolve("mechanism", written, MECHANISMS)
     assert says in str(error.value)
+
+
+def test_what_is_installed_is_read_once_for_each_search_path(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(registry, "entry_points", lambda group: asked.append(group) or ())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for _ in range(5):
+        registry.build("attack", "lira", registry.ATTACKS, {})
+    assert asked == ["dpaudit.attacks"]
+    monkeypatch.syspath_prepend(str(tmp_path / "other"))
+    registry.build("attack", "lira", registry.ATTACKS, {})
+    assert len(asked) == 2
