@@ -21,6 +21,7 @@ from dpaudit.ending import Ended
 from dpaudit.errors import UsageError
 from dpaudit.judge import EXIT, EXIT_LOST, AuditJudgement, judge_audit
 from dpaudit.measure import weights
+from dpaudit.memory import uncollected
 from dpaudit.plan import AuditPlan, parse
 from dpaudit.protocols import StepAttack, View
 from dpaudit.record import RECORD_NAME, SCHEMA_VERSION, AuditRecord, Provenance, TrialRecord, dump
@@ -124,10 +125,11 @@ def trace(job: Job, *, stdout: TextIO | None = None) -> Traced:
 
 
 def _run(job: Job, plan: AuditPlan, stdout: TextIO | None, fault: str | None = None) -> tuple[View, Ended]:
-    target = resolve("target", SCRIPT_TARGET, {})(
-        name=job.name, path=job.path, module=job.module, arguments=job.arguments, fault=fault
-    )
-    attacks = tuple(_scheduled(attack, job, plan) for attack in step_attacks(plan))
+    with uncollected():
+        target = resolve("target", SCRIPT_TARGET, {})(
+            name=job.name, path=job.path, module=job.module, arguments=job.arguments, fault=fault
+        )
+        attacks = tuple(_scheduled(attack, job, plan) for attack in step_attacks(plan))
     result: tuple[View, Ended] = target.run(
         attacks, seed=job.seed, delta=job.delta, declared=job.epsilon is not None, stdout=stdout
     )

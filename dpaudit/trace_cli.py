@@ -12,6 +12,7 @@ import typer
 
 from dpaudit.address import Place, place_of
 from dpaudit.claim_cli import Epsilon, option
+from dpaudit.memory import uncollected
 
 if TYPE_CHECKING:
     from dpaudit.trace import Traced
@@ -76,8 +77,9 @@ def trace(
 
     Options of dpaudit come before the script; what follows it is the script's own.
     """
-    from dpaudit.trace import Job, checked
-    from dpaudit.trace import trace as run
+    with uncollected():
+        from dpaudit.trace import Job, checked
+        from dpaudit.trace import trace as run
 
     job = checked(
         Job(
@@ -99,7 +101,9 @@ def trace(
         )
     )
     traced = run(job, stdout=sys.stderr if as_json else None)
-    raise typer.Exit(_tell(traced, job.out, quiet=quiet, as_json=as_json))
+    with uncollected():
+        code = _tell(traced, job.out, quiet=quiet, as_json=as_json)
+    raise typer.Exit(code)
 
 
 def _tell(traced: Traced, folder: Place, *, quiet: bool, as_json: bool) -> int:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from dpaudit import registry
-from dpaudit.asking import Extracts, Game, LineUp, Rebuilds
+from dpaudit.asking import Extracts, Game, LineUp, Rebuilds, Reconstructs
 from dpaudit.errors import UsageError
 from dpaudit.protocols import ModelAttack, StepAttack
 from dpaudit.registry import (
@@ -43,7 +43,7 @@ def test_what_runs_use_by_full_name_resolves(name):
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_built_in_attack_satisfies_a_protocol_and_bears_its_own_name(name):
     attack = build("attack", name, ATTACKS, {})
-    assert isinstance(attack, StepAttack | ModelAttack | Game | LineUp | Extracts | Rebuilds)
+    assert isinstance(attack, StepAttack | ModelAttack | Game | LineUp | Extracts | Rebuilds | Reconstructs)
     assert attack.name == name
 
 
