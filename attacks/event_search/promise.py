@@ -9,10 +9,11 @@ give at the size of the confirmation. Nothing that is seen here counts as eviden
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from dpaudit.attacks.event_search.events import Event
+from dpaudit.attacks.event_search.events import Both, Event
 from dpaudit.attacks.event_search.features import Feature, matrix
 from dpaudit.attacks.event_search.learned import fit_linear, fit_steps, fit_trees
 from dpaudit.attacks.event_search.listing import (
@@ -44,6 +45,8 @@ _BASE = 64
 _KEPT, _PAIRED = 20, 10
 _FITTED = 50_000
 _WORTH = 0.01
+_BESIDE = 3
+"""Further events for the same outputs: a share of alpha costs less than a choice among equals by chance."""
 
 
 def promised(
@@ -212,7 +215,10 @@ def _short_list(
 
 
 def _most_promising(listed: Sequence[Listed], back: Coded, guarantee: Guarantee, size: int) -> Choice | None:
-    """By the back half; of those that promise as much the one that people can read best."""
+    """By the back half; of those that promise as much the one that people can read best.
+
+    Beside it stand the next best of other features: the back half cannot tell them from the best.
+    """
     if not listed:
         return None
     n, m = len(back.first), len(back.second)
@@ -223,19 +229,32 @@ def _most_promising(listed: Sequence[Listed], back: Coded, guarantee: Guarantee,
     top = promises.max()
     if not np.isfinite(top):
         return None
-    at = int(np.argmax(promises >= top - _WORTH * abs(top)))
-    best = listed[at]
+    first = int(np.argmax(promises >= top - _WORTH * abs(top)))
+    order = [first, *(int(at) for at in np.argsort(-promises, kind="stable") if np.isfinite(promises[at]))]
+    kept: dict[tuple[Column | Both, bool], int] = {}
+    for at in order:
+        kept.setdefault((listed[at].event.feature, listed[at].swapped), at)
+    choices = [
+        _choice(listed[at], float(promises[at]), n, m, guarantee, size)
+        for at in list(kept.values())[: 1 + _BESIDE]
+    ]
+    return replace(choices[0], beside=tuple(choices[1:]))
+
+
+def _choice(
+    best: Listed, promise: float, trials: int, others: int, guarantee: Guarantee, size: int
+) -> Choice:
     counts = (
-        Counts(hits=best.theirs, trials=m, other_hits=best.ours, other_trials=n)
+        Counts(hits=best.theirs, trials=others, other_hits=best.ours, other_trials=trials)
         if best.swapped
-        else Counts(hits=best.ours, trials=n, other_hits=best.theirs, other_trials=m)
+        else Counts(hits=best.ours, trials=trials, other_hits=best.theirs, other_trials=others)
     )
     return Choice(
         event=best.event,
         swapped=best.swapped,
-        rated=float(promises[at]),
+        rated=promise,
         counts=counts,
-        expected=_expected(best, n, m, guarantee, size),
+        expected=_expected(best, trials, others, guarantee, size),
     )
 
 

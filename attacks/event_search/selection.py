@@ -55,6 +55,7 @@ class Choice:
         counts: on the samples that chose it: too good to be believed.
         expected: bound that a confirmation is likelier to give than not, by which pairs are compared; that
             of a cautious reading would put common events before worse ones. None where only `rated` is known.
+        beside: other events that promise nearly as much, to be confirmed on the same outputs.
     """
 
     event: Event
@@ -62,6 +63,7 @@ class Choice:
     rated: float
     counts: Counts
     expected: float | None = None
+    beside: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

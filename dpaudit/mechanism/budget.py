@@ -14,7 +14,7 @@ _STEPS = ((16, 1), (8, 2), (4, 4), (2, 8))
 """Of each round after the screening: how many pairs are left, and how many parts of the outputs each gets."""
 _LARGEST_PART = 40_000
 """More do not choose better; the confirmation gets what is left."""
-_OVERHEAD = 0.45
+_OVERHEAD = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def budget(samples: int, *, examples: int, patterns: int = 0) -> Budget:
         screen=screen,
         patterns=known,
         rounds=rounds,
-        confirm=max(int(max(samples / 2 - chosen, samples * 0.55 / 2)), 64),
+        confirm=max(int(max(samples / 2 - chosen, samples * 0.6 / 2)), 64),
     )
 
 

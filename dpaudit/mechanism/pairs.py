@@ -149,12 +149,23 @@ class Screen:
         return replace(of, choice=choice, strong=strong)
 
     def weigh(self, of: Tried, samples: Samples, *, size: int, learn: Learn) -> Tried:
-        """Choose the event that promises most when it is confirmed with `size` outputs on each data set."""
+        """Choose the event that promises most when it is confirmed with `size` outputs on each data set.
+
+        Where everything is learned, the event of a cautious reading of all samples is put beside it: of many
+        promises the largest is often luck, and a cautious reading prefers what is common.
+        """
         if min(samples.first.size, samples.second.size) < PROMISED_FROM:
             return self.rate(of, samples, learn=learn)
         rng = np.random.default_rng(of.key(self.root, 99, 0))
         choice = promised(samples, self.guarantee, size=size, learn=learn, rng=rng)
-        return self.rate(of, samples, learn=learn) if choice is None else replace(of, choice=choice)
+        if choice is None:
+            return self.rate(of, samples, learn=learn)
+        if learn is Learn.ALL:
+            cautious = choose(samples, self.guarantee, learn=learn, rng=rng)
+            same = cautious is None or (cautious.event, cautious.swapped) == (choice.event, choice.swapped)
+            beside = choice.beside if same else (cautious, *choice.beside[:-1])
+            choice = replace(choice, beside=tuple(each for each in beside if each is not None))
+        return replace(of, choice=choice)
 
     def _holds(self, samples: Samples) -> bool:
         half, other = samples.first.size // 2, samples.second.size // 2
