@@ -105,21 +105,15 @@ def confirm(
             seen = _added(seen, first, drawn.first, drawn.second)
             looks.append(seen)
             early = log_wealth(seen, line) >= -math.log(betting)
-    concluded = [
-        _concluded(
-            replace(tried, choice=choice),
-            guarantee,
-            _together([part[i] for part in parts]),
-            looks if i == 0 else [],
-            alpha,
-            own[i],
-            betting if i == 0 else 0.0,
-            early,
-            size,
-        )
-        for i, choice in enumerate(choices[:1] if early else choices)
-    ]
-    return max(concluded, key=lambda each: (each.refuted, each.lower))
+
+    def concluded(i: int) -> Confirmation:
+        counts = _together([part[i] for part in parts])
+        bets = (looks, betting) if i == 0 else ([], 0.0)
+        chosen = replace(tried, choice=choices[i])
+        return _concluded(chosen, guarantee, counts, *bets, alpha, own[i], early, size)
+
+    tested = range(1 if early else len(choices))
+    return max((concluded(i) for i in tested), key=lambda each: (each.refuted, each.lower))
 
 
 def _shares(events: int, alpha: float) -> tuple[float, ...]:
@@ -153,9 +147,9 @@ def _concluded(
     guarantee: Guarantee,
     counts: Counts,
     looks: list[Pairs],
+    betting: float,
     alpha: float,
     own: float,
-    betting: float,
     early: bool,
     size: int,
 ) -> Confirmation:
