@@ -105,7 +105,7 @@ class ScriptTarget:
             except StopTraining as stopped:
                 return Ended(how="stopped", step=stopped.step, message=stopped.reason)
             except KeyboardInterrupt:
-                return Ended(how="interrupted", code=130, message="KeyboardInterrupt")
+                return Ended(how="interrupted", code=130, message="it was interrupted")
             except ImportError as error:
                 if self.module and error.__traceback__ is not None and _depth(error.__traceback__) <= _OWN:
                     raise UsageError(

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dpaudit.record import TargetRecord
+from dpaudit.record import TargetRecord, load
 from dpaudit.trace import Job, trace
 from dpaudit.verdict import Status
+from tests.e2e.conftest import Typed
 
 SCRIPT = """
 import torch
@@ -105,3 +106,14 @@ def test_a_script_that_steps_by_hand(tmp_path: Path, step: str, status: str, wor
     verdict = trace(job, stdout=StringIO()).record.targets[0].verdict
     assert verdict.status is Status(status), verdict.reason
     assert words in verdict.reason
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_script_that_is_interrupted_ends_with_one_line_and_130(tmp_path: Path, typed: Typed) -> None:
+    script = SCRIPT.format(before="", loss=LOSS, after="if step == 3: raise KeyboardInterrupt")
+    (tmp_path / "train.py").write_text(script)
+    ended = typed(tmp_path, "trace", "--out", "out", "--no-canaries", "--looks", "2", "train.py")
+    assert (ended.returncode, ended.stdout) == (130, "")
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("dpaudit: Interrupted; what was found until then is in")
+    assert load(tmp_path / "out" / "record.json").trials[0].status == "lost"
