@@ -170,7 +170,9 @@ def test_only_the_tasks_that_raise_leave_die_or_hang_are_lost(tasks):
 
 def test_processes_of_a_trial_start_as_they_would_without_an_audit(tasks):
     usual = multiprocessing.get_all_start_methods()[0]
-    assert outcomes([tasks("names_its_start_method")])["names_its_start_method"].error == f"ValueError: {usual}"
+    assert (
+        outcomes([tasks("names_its_start_method")])["names_its_start_method"].error == f"ValueError: {usual}"
+    )
 
 
 @linux
