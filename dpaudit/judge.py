@@ -14,6 +14,7 @@ from dpaudit.evidence import BLIND, CLIP_TESTED, REPEATED, Access, Finding, Note
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.protocols import View
 from dpaudit.record import Coverage, TargetRecord, TrialRecord
+from dpaudit.stats.inversion import told
 from dpaudit.stats.multiplicity import holm, split
 from dpaudit.verdict import Status, Verdict
 
@@ -273,7 +274,7 @@ def _refuted(
         status=Status.REFUTED,
         reason=f"{name} puts epsilon at {_bound(strongest.epsilon_lower)} or more where "
         f"{_number(strongest.claimed_epsilon)} is claimed "
-        f"({strongest.adjacency}, adjusted p {'< 1e-12' if p < 1e-12 else f'= {p:.2g}'}).",
+        f"({strongest.adjacency}, adjusted p {told(p)}).",
         epsilon_lower=best,
         decided_by=strongest.source,
     )

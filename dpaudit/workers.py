@@ -237,7 +237,7 @@ def _serve(pipe: Connection, prints: Connection, parent: int, prepare: Callable[
     prints.close()
     # Spawned itself, and no reason for the trial's own processes to be: DataLoader workers would import
     # torch once more in every epoch, and leave their semaphores behind when they are killed.
-    multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]
+    multiprocessing.set_start_method(None, force=True)
     prepare()
     pipe.send(_READY)
     while True:

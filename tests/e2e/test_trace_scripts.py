@@ -1,5 +1,6 @@
 """Whole scripts in this process: what a correct one must not be accused of, and what has to be seen."""
 
+import warnings
 from io import StringIO
 from pathlib import Path
 
@@ -117,3 +118,12 @@ def test_a_script_that_is_interrupted_ends_with_one_line_and_130(tmp_path: Path,
     last = ended.stderr.strip().splitlines()[-1]
     assert last.startswith("dpaudit: Interrupted; what was found until then is in")
     assert load(tmp_path / "out" / "record.json").trials[0].status == "lost"
+
+
+def test_passes_that_are_made_for_the_audit_warn_nobody(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        judged(tmp_path)
+    assert seen  # Opacus's own
+    ours = [w for w in seen if "Full backward hook" in str(w.message) and "targets" in w.filename]
+    assert not ours, ours[0]
