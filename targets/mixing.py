@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from dpaudit.check import BoolArray
 from dpaudit.evidence import Finding, Note
 from dpaudit.targets import scaling
 from dpaudit.targets.forward import Untestable
@@ -35,6 +36,7 @@ class Mixing:
         self.untestable = ""
         self._entered = False
         self._steps = 0
+        self._own = torch.zeros(0, dtype=torch.long)
         self._counted: list[tuple[int, int]] = []
         self._moved: list[float] = []
         self._scaled: list[float] = []
@@ -66,10 +68,13 @@ class Mixing:
         handed: Sequence[torch.Tensor],
         rows: int | None,
         clip: float | None = None,
+        *,
+        left_out: BoolArray | None = None,
     ) -> None:
         """A private step is about to be made on what the loader handed out, of so many records.
 
         With `clip`, the norm of whole gradients, what one record does to the sum of clipped ones is measured.
+        Rows of `left_out` have no gradients because the audit took their losses away.
         """
         due = self.stop() and rows is not None and rows > 1
         self._steps += 1
@@ -77,6 +82,9 @@ class Mixing:
             return
         try:
             own = [t for t in handed if t.dim() and len(t) == rows]
+            self._own = torch.arange(rows) if left_out is None else torch.as_tensor(~left_out).nonzero()[:, 0]
+            if not len(self._own) or (left_out is not None and len(left_out) != rows):
+                raise Untestable("planted records of another batch than the loader's")
             self._count(parameters, own, rows)
             self._test(parameters, own, rows, clip)
         except Exception as error:
@@ -97,7 +105,7 @@ class Mixing:
         for j in range(number):
             formed = [part[j] for part in parts if isinstance(part, list)]
             before = _fingerprint(formed)
-            after = self._played(handed, formed, torch.arange(rows).roll(1))
+            after = _fingerprint(self._rows(handed, formed, torch.arange(rows).roll(1)))
             moved = (after - before).norm(dim=1) > _ROUNDING * before.norm(dim=1)
             total, of_batch = total + len(before), of_batch + int(moved.sum())
         self._counted.append((total, of_batch if of_batch > rows else rows))
@@ -119,14 +127,14 @@ class Mixing:
         formed = [found for p in parameters if (found := _formed(p)) is not None]
         if not formed or not handed or any(len(each) != rows for each in formed):
             raise Untestable("no gradients with a row for each record of the loader's batch")
-        before = _fingerprint(formed)
+        before = _fingerprint(formed)[self._own]
         tolerance = max(_ROUNDING, 16 * self.tape.coarsest)
         same = self._played(handed, formed, torch.arange(rows))
         if not bool(torch.isfinite(before).all()) or not torch.allclose(same, before, rtol=1e-4, atol=1e-7):
             raise Untestable("the operations between loader and step give something else when executed again")
         kept, copied = _pair(before)
-        index = torch.full((rows,), copied)
-        index[kept] = kept
+        index = torch.full((rows,), int(self._own[copied]))
+        index[self._own[kept]] = self._own[kept]
         handed, after = self._as_far_as_possible(handed, formed, index)
         self.looked += 1
         by_place = self.tape.drew(rows)
@@ -135,9 +143,9 @@ class Mixing:
             distance = 1.0
         if distance <= tolerance or (by_place and _survives(before, after, tolerance)):
             return
-        half = torch.arange(rows)
-        half[max(2, rows // 2) :] = 0
-        factor = _common_factor(before, self._played(handed, formed, half), max(2, rows // 2), tolerance)
+        half, stay = torch.arange(rows), max(2, len(self._own) // 2)
+        half[self._own[stay:]] = self._own[0]
+        factor = _common_factor(before, self._played(handed, formed, half), stay, tolerance)
         if factor is None or abs(factor - 1) <= tolerance or self._wakes(handed, formed, before):
             self._moved.append(distance)
         else:
@@ -154,7 +162,7 @@ class Mixing:
         asleep, largest = int(norms.argmin()), float(norms.max())
         if float(norms[asleep]) > _ZERO * largest:
             return False
-        after = self._played(handed, formed, torch.full((len(norms),), asleep))
+        after = self._played(handed, formed, torch.full((len(formed[0]),), int(self._own[asleep])))
         return float(after[asleep].norm()) > _SMALL * largest
 
     def _measure(
@@ -182,8 +190,8 @@ class Mixing:
     def _played(
         self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], index: torch.Tensor
     ) -> torch.Tensor:
-        """Fingerprints of the gradients had the batch been these records of it."""
-        return _fingerprint(self._rows(handed, formed, index))
+        """Fingerprints of the gradients had the batch been these records of it; of the own ones."""
+        return _fingerprint(self._rows(handed, formed, index))[self._own]
 
     def _rows(
         self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], index: torch.Tensor

@@ -15,10 +15,12 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 from dpaudit.attacks.replay import ReplayAttack
+from dpaudit.attacks.step_canary import StepCanary
 from dpaudit.targets.observe import Observation, observe
 from dpaudit.targets.script import _NOBODY
 
 LOOKS = (ReplayAttack(steps=0, watch=False),)
+RIDING = (*LOOKS, StepCanary(kind="input", records=8, replays=1))
 Loss = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -454,6 +456,18 @@ def test_a_correct_model_and_loss_are_not_accused(name: str) -> None:
     seen = ran(*RIGHT[name])
     assert list(seen.coupling.findings()) == []
     assert seen.coupling.looked >= 2, seen.coupling.untestable
+
+
+@pytest.mark.parametrize("mode", ["ghost", "hooks"])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_records_that_ride_along_are_not_taken_for_those_of_the_batch(mode: str, wrong: bool) -> None:
+    """In ghost mode their losses are left out, so that no copy has a gradient in their places."""
+    torch.manual_seed(3)
+    network = nn.Sequential(Neighbours(), plain()) if wrong else plain()
+    seen, _ = trained(network, grad_sample_mode=mode, attacks=RIDING, epochs=2, batch_size=24)
+    mixing = seen.coupling.mixing
+    assert not seen.planted.lost and mixing.looked >= 3, mixing.untestable
+    assert bool(list(mixing.findings())) is wrong
 
 
 @pytest.mark.parametrize("name", ["dropout and state", "recurrent", "plain", "ghost"])
