@@ -132,20 +132,14 @@ class Mixing:
         same = self._played(handed, formed, torch.arange(rows))
         if not bool(torch.isfinite(before).all()) or not torch.allclose(same, before, rtol=1e-4, atol=1e-7):
             raise Untestable("the operations between loader and step give something else when executed again")
-        kept, copied = _pair(before)
-        index = torch.full((rows,), int(self._own[copied]))
-        index[self._own[kept]] = self._own[kept]
-        handed, after = self._as_far_as_possible(handed, formed, index)
-        self.looked += 1
-        by_place = self.tape.drew(rows)
-        distance = _moved(before, after)
-        if _vanished(before, after, kept) or (not by_place and _copies_differ(after, tolerance)):
-            distance = 1.0
-        if distance <= tolerance or (by_place and _survives(before, after, tolerance)):
+        distance, together = self._among_copies(handed, formed, before, tolerance)
+        if distance <= tolerance:
             return
         half, stay = torch.arange(rows), max(2, len(self._own) // 2)
         half[self._own[stay:]] = self._own[0]
         factor = _common_factor(before, self._played(handed, formed, half), stay, tolerance)
+        if factor is not None and abs(factor - 1) <= tolerance and together:
+            return  # One factor of all gradients, which does not happen to differ for half of the batch.
         if factor is None or abs(factor - 1) <= tolerance or self._wakes(handed, formed, before):
             self._moved.append(distance)
         else:
@@ -153,6 +147,33 @@ class Mixing:
             # A divisor that code read out of a tensor would not be that of another batch.
             if clip and not self._sums_moved and not self.tape.read and len(formed) == len(parameters):
                 self._measure(handed, formed, rows, clip)
+
+    def _among_copies(
+        self,
+        handed: Sequence[torch.Tensor],
+        formed: Sequence[torch.Tensor],
+        before: torch.Tensor,
+        tolerance: float,
+    ) -> tuple[float, bool]:
+        """How far a gradient moves where one record stayed among copies of another; 0 if it need not tell.
+
+        And whether that one and the one that was copied have moved by one factor.
+        """
+        by_place, rows = self.tape.drew(len(formed[0])), len(formed[0])
+        for i, (kept, copied) in enumerate(_pairs(before)):
+            index = torch.full((rows,), int(self._own[copied]))
+            index[self._own[kept]] = self._own[kept]
+            handed, after = self._as_far_as_possible(handed, formed, index)
+            self.looked += not i
+            distance = _moved(before, after)
+            if _vanished(before, after, kept) or (
+                not by_place and (_copies_differ(after, tolerance) or _gone(before, after, kept))
+            ):
+                distance = 1.0
+            if distance > tolerance and not (by_place and _survives(before, after, tolerance)):
+                both = torch.tensor([kept, copied])
+                return distance, _common_factor(before[both], after[both], 2, tolerance) is not None
+        return 0.0, False
 
     def _wakes(
         self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], before: torch.Tensor
@@ -252,16 +273,20 @@ def _fingerprint(formed: Sequence[torch.Tensor]) -> torch.Tensor:
                       else t.detach()[:, None].double().cpu() for t in formed], dim=1)  # fmt: skip
 
 
-def _pair(before: torch.Tensor) -> tuple[int, int]:
-    """One record that stays and one that is copied: of the smallest and of the largest gradient.
+def _pairs(before: torch.Tensor) -> list[tuple[int, int]]:
+    """One record that stays and one that is copied: of the smallest and of the largest gradient first.
 
-    What a rank or a threshold decides is most likely to be decided otherwise for these. The ends of the batch
-    are where code that sorts would put the one that stays.
+    What a rank decides is most likely to be decided otherwise for these. A threshold that the batch sets is
+    below one in the middle among copies of a smaller gradient, and not among copies of a larger one. The ends
+    of the batch are where code that sorts would put the one that stays.
     """
     norms = before.norm(dim=1)
     eligible = norms > _SMALL * norms.max()
     eligible[[0, -1]] &= len(norms) < _FEW
-    return int(norms.where(eligible, torch.inf).argmin()), int(norms.argmax())
+    order = norms.where(eligible, torch.inf).argsort()
+    smallest, middle = int(order[0]), int(order[int(eligible.sum()) // 2])
+    pairs = [(smallest, int(norms.argmax())), (middle, int(norms.argmax())), (middle, smallest)]
+    return [(kept, copied) for kept, copied in dict.fromkeys(pairs) if kept != copied] or pairs[:1]
 
 
 def _moved(before: torch.Tensor, after: torch.Tensor) -> float:
@@ -283,6 +308,12 @@ def _vanished(before: torch.Tensor, after: torch.Tensor, kept: int) -> bool:
     return own_place and float(norms[kept]) <= _ZERO * largest < float(before[kept].norm())
 
 
+def _gone(before: torch.Tensor, after: torch.Tensor, kept: int) -> bool:
+    """Whether no record has a gradient any more, though the one that stayed had one."""
+    largest = before.norm(dim=1).max()
+    return float(before[kept].norm()) > _SMALL * largest and float(after.norm(dim=1).max()) <= _ZERO * largest
+
+
 def _copies_differ(after: torch.Tensor, tolerance: float) -> bool:
     """Whether copies of one record have different gradients, where at most one row is of another record."""
     largest = after.norm(dim=1).max()
@@ -302,10 +333,13 @@ def _common_factor(before: torch.Tensor, after: torch.Tensor, kept: int, toleran
     one, two = before[:kept], after[:kept]
     norms = one.norm(dim=1)
     used = norms > _SMALL * norms.max()
+    woken = two[~used].norm(dim=1)
     one, two, norms = one[used], two[used], norms[used]
     factors = (one * two).sum(dim=1) / norms**2
     residual = (two - factors[:, None] * one).norm(dim=1) / norms
     alike = float((factors.max() - factors.min()) / factors.mean().abs())
+    if bool((woken > 2 * _SMALL * norms.max() * factors.mean().abs()).any()):
+        return None
     if bool((residual > tolerance).any()) or alike > max(_COMMON, tolerance) or float(factors.mean()) <= 0:
         return None
     return float(factors.mean())

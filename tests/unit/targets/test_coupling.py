@@ -251,6 +251,37 @@ def hardest(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (losses * (losses >= losses.median()).detach()).mean()
 
 
+def above_the_median(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (losses > losses.median()).detach()).mean()
+
+
+def above_a_quantile(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (losses.detach() > losses.detach().quantile(0.8)).float()).mean()
+
+
+def above_the_mean(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (0.1 + 0.9 * (losses > losses.mean()).float())).mean()
+
+
+def over_the_mean_above_the_median(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    apart = losses.detach()
+    return (losses / apart.mean() * (apart > apart.median())).mean()
+
+
+def above_a_constant(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (losses > 1.1).detach()).mean()
+
+
+def beyond_a_margin(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    scores, own = model(x), one_hot(y, 3).bool()
+    return torch.relu(0.8 + scores.masked_fill(own, -9.0).amax(dim=1) - scores[own]).mean()
+
+
 def hardest_few(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     losses = cross_entropy(model(x), y, reduction="none")
     return losses.topk(max(1, len(y) // 3)).values.mean()
@@ -389,6 +420,10 @@ WRONG = {
     "labels smoothed by those of the batch": (plain, {"loss": smoothed_by_the_batch}),
     "class weights of the batch": (plain, {"loss": weighted_by_counts}),
     "the harder half": (plain, {"loss": hardest, "epochs": 3}),
+    "above the median": (plain, {"loss": above_the_median, "epochs": 2}),
+    "above a quantile": (plain, {"loss": above_a_quantile, "epochs": 2}),
+    "ten times above the mean": (plain, {"loss": above_the_mean, "epochs": 2}),
+    "over the mean above the median": (plain, {"loss": over_the_mean_above_the_median, "epochs": 2}),
     "the hardest few": (plain, {"loss": hardest_few, "epochs": 2}),
     "group DRO": (plain, {"loss": GroupRobust(), "epochs": 2}),
     "the worst group": (plain, {"loss": worst_group, "epochs": 2}),
@@ -414,6 +449,8 @@ RIGHT = {
     "sorted, and noise by place": (Noised, {"batch_size": 48, "epochs": 4}),
     "weights over a constant": (plain, {"loss": fixed_share_of_groups}),
     "largest subtracted": (plain, {"loss": stable}),
+    "above a constant": (plain, {"loss": above_a_constant, "epochs": 2}),
+    "beyond a margin": (plain, {"loss": beyond_a_margin, "epochs": 2}),
     "called twice": (plain, {"loss": two_outputs}),
     "made-up records": (plain, {"loss": beside_made_up}),
     "brightness and contrast": (wide, {"loss": contrasted, "batch_size": 24, "width": 12}),
