@@ -163,8 +163,51 @@ def raw_beside(run: Any) -> None:
     (run.optimizer if run.i % 2 else run.raw).step()
 
 
-RIGHT = [with_a_release, clipped, cut_off, decayed_and_twice]
+def hooked(change: Callable[[Any], None]) -> Turn:
+    """A hook of the underlying optimizer changes what the private one hands over."""
+
+    def turn(run: Any) -> None:
+        if not run.i:
+            run.raw.register_step_pre_hook(lambda *_: change(run))
+        run.optimizer.step()
+
+    return turn
+
+
+def scaled_by_layer(run: Any) -> None:
+    for i, p in enumerate(run.weights):
+        p.grad.mul_(0.1 * (i + 1))
+
+
+def clipped_and_decayed(run: Any) -> None:
+    nn.utils.clip_grad_norm_(run.weights, 0.01)
+    for p in run.weights:
+        p.grad = p.grad + 0.01 * p.detach()
+
+
+def clipped_by_layer(run: Any) -> None:
+    run.optimizer.pre_step()
+    scaled_by_layer(run)
+    run.raw.step()
+
+
+def all_put_back(run: Any) -> None:
+    for p, gradient in zip(run.weights, run.before, strict=True):
+        p.grad.copy_(gradient)
+
+
+def one_layer_without_noise(run: Any) -> None:
+    run.weights[0].grad = run.weights[0].summed_grad.clone() / 12
+
+
+def one_bias_without_noise(run: Any) -> None:
+    run.weights[-1].grad = run.weights[-1].summed_grad.clone() / 12
+
+
+RIGHT = [with_a_release, clipped, cut_off, decayed_and_twice, clipped_by_layer]
+RIGHT += [hooked(scaled_by_layer), hooked(clipped_and_decayed), hooked(lambda _: None)]
 UNDECIDED = [public_added, public_loader_added, public_steps_between, public_steps_beside, another_loss]
+UNDECIDED += [hooked(one_bias_without_noise)]
 WRONG = [
     raw_put_back,
     raw_added,
@@ -173,6 +216,8 @@ WRONG = [
     release_at_first_only,
     raw_alone,
     raw_beside,
+    hooked(one_layer_without_noise),
+    hooked(all_put_back),
 ]
 
 
