@@ -92,7 +92,7 @@ def origin(now: _Vector, released: _Vector, weights: _Vector, raw: Sequence[_Vec
 
 
 def by_parameter(now: _Vector, released: _Vector, weights: _Vector, raw: Sequence[_Vector]) -> Origin:
-    """As `origin`, of all gradients together and else of each by itself: what scales layers need not be one."""
+    """As `origin`, of all gradients together, else of each by itself: layers may be scaled apart."""
     found = origin(now, released, weights, raw)
     if found is not Origin.UNKNOWN:
         return found

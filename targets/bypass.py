@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from dpaudit.evidence import ADDED, Access, Finding, Note
 from dpaudit.targets.applied import Origin, Release, release_of
 from dpaudit.targets.draws import Loaders
+from dpaudit.targets.standing import Standing
 
 _SOURCES = 64
 _UNDER = "the optimizer under a private one"
@@ -66,6 +67,7 @@ class Bypass:
         self._last: dict[int, Any] = {}
         self.added = 0
         self.undone = 0
+        self.standing = Standing()
         self.private_steps = 0
         self.plain: dict[int, Plain] = {}
 
@@ -118,6 +120,7 @@ class Bypass:
         finally:
             for handle in handles:
                 handle.remove()
+            self.standing.ended()
             for last in self._last.values():
                 last.remove()
             for _, hook in self._heard.values():

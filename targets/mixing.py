@@ -310,7 +310,7 @@ def _vanished(before: torch.Tensor, after: torch.Tensor, kept: int) -> bool:
 
 def _gone(before: torch.Tensor, after: torch.Tensor, kept: int) -> bool:
     """Whether no record has a gradient any more, though the one that stayed had one."""
-    largest = before.norm(dim=1).max()
+    largest = float(before.norm(dim=1).max())
     return float(before[kept].norm()) > _SMALL * largest and float(after.norm(dim=1).max()) <= _ZERO * largest
 
 

@@ -241,6 +241,9 @@ class OptimizerProbe:
     def _stood(self) -> None:
         """Keep how the weights stand once a step is made."""
         self._left = self._sums()
+        bypass = getattr(self._logbook, "bypass", None)
+        if bypass is not None:
+            bypass.standing.stood(self.parameters)
 
     def _sums(self) -> torch.Tensor:
         """Of each parameter: they tell whether it was written to."""
@@ -253,6 +256,8 @@ class OptimizerProbe:
     def _attacked_step(self, loss: float | None, alone: bool) -> None:
         raw = copies_of([p.grad for p in self._optimizer.params])
         bypass = getattr(self._logbook, "bypass", None)
+        if bypass is not None:
+            bypass.standing.moving(self.parameters)
         inserted = None
         for session in self._sessions:
             row = session.observe(self)

@@ -22,7 +22,9 @@ Turn = Callable[[Any], None]
 PUBLIC = DataLoader(TensorDataset(torch.linspace(-1, 1, 96).view(16, 6), torch.arange(16) % 2), batch_size=8)
 
 
-def ran(turn: Turn, *, mode: str = "hooks", attacks: Any = ()) -> tuple[Observation, SimpleNamespace]:
+def ran(
+    turn: Turn, *, mode: str = "hooks", attacks: Any = (), at_last: Turn | None = None
+) -> tuple[Observation, SimpleNamespace]:
     """Eight batches, on each of which `turn` makes what steps it makes."""
     generator = torch.Generator().manual_seed(5)
     x, y = torch.randn(96, 6, generator=generator), torch.randint(0, 2, (96,), generator=generator)
@@ -47,6 +49,8 @@ def ran(turn: Turn, *, mode: str = "hooks", attacks: Any = ()) -> tuple[Observat
             run.before = [p.grad.clone() for p in run.weights]
             run.i, run.x, run.y = i, features, labels
             turn(run)
+        if at_last is not None:
+            at_last(run)
     run.network = network
     return seen, run
 
@@ -271,6 +275,29 @@ def test_weights_that_a_loop_moves_by_a_release_are_said_to_be_written() -> None
     seen, _ = ran(by_hand, attacks=(ReplayAttack(steps=1, budget=4),))
     findings, notes = said(seen)
     assert not findings and WRITTEN in notes
+
+
+def polished(run: Any) -> None:
+    with torch.no_grad():
+        for p, gradient in zip(run.weights, run.before, strict=True):
+            p.sub_(gradient)
+
+
+def put_aside(run: Any) -> None:
+    run.model.double().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("turn", [with_a_release, lambda run: run.optimizer.step()])
+@pytest.mark.parametrize(("at_last", "told"), [(polished, True), (put_aside, False), (None, False)])
+def test_weights_that_are_written_after_the_last_step_are_told_of(
+    turn: Turn, at_last: Turn | None, told: bool
+) -> None:
+    seen, run = ran(turn, attacks=(ReplayAttack(steps=1, budget=4),), at_last=at_last)
+    with torch.no_grad():
+        run.weights[0].zero_()  # The run is over.
+    written = [note for note in seen.notes() if note.check == WRITTEN]
+    assert [note.measured for note in written] == ["after the last step, by no optimizer"] * told
+    assert not seen.findings()
 
 
 def vectors() -> Iterator[torch.Tensor]:
