@@ -26,6 +26,8 @@ _FIRST, _PROBE = 4, 16
 _SLOW = 1.0
 """Seconds for a probe beyond which few more outputs are drawn, and only where the probe tells data apart."""
 _FEWEST, _ENOUGH = 32, 64
+_READ = 100_000
+"""Outputs on a data set that the cautious reading takes; more would cost seconds and say the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +163,12 @@ class Screen:
         if choice is None:
             return self.rate(of, samples, learn=learn)
         if learn is Learn.ALL:
-            cautious = choose(samples, self.guarantee, learn=learn, rng=rng)
+            some = Samples(
+                first=samples.first.rows(slice(0, _READ)),
+                second=samples.second.rows(slice(0, _READ)),
+                records=samples.records,
+            )
+            cautious = choose(some, self.guarantee, learn=learn, rng=rng)
             same = cautious is None or (cautious.event, cautious.swapped) == (choice.event, choice.swapped)
             beside = choice.beside if same else (cautious, *choice.beside[:-1])
             choice = replace(choice, beside=tuple(each for each in beside if each is not None))
