@@ -1,4 +1,4 @@
-"""What is applied of a release: the gradients that a loop hands to the underlying optimizer after `pre_step`.
+"""What is applied of a release: the gradients that the underlying optimizer steps with after `pre_step`.
 
 Whatever is made of a release, of weights and of public data is post-processing and costs nothing. Which data
 a gradient was made of cannot be read off it; that it is the release, or a gradient that led to it, can.
@@ -48,7 +48,10 @@ class Release:
     def origin(self) -> Origin:
         """Of what the gradients are made that the parameters hold now. Costs a few products of length d."""
         parameters = self.optimizer.params
-        return origin([p.grad for p in parameters], self.released, parameters, self.raw)
+        now = [p.grad for p in parameters]
+        if all(a is b or _equal(a, b) for a, b in zip(now, self.released, strict=True)):
+            return Origin.RELEASE
+        return by_parameter(now, self.released, parameters, self.raw)
 
 
 def release_of(optimizer: DPOptimizer, raw: _Vector, applied: Callable[[], None]) -> Release:
@@ -86,6 +89,26 @@ def origin(now: _Vector, released: _Vector, weights: _Vector, raw: Sequence[_Vec
     if used and _residual(part[0], [*part[1:3], *used]) <= tolerance:
         return Origin.RAW
     return Origin.UNKNOWN
+
+
+def by_parameter(now: _Vector, released: _Vector, weights: _Vector, raw: Sequence[_Vector]) -> Origin:
+    """As `origin`, of all gradients together, else of each by itself: layers may be scaled apart."""
+    found = origin(now, released, weights, raw)
+    if found is not Origin.UNKNOWN:
+        return found
+    apart = []
+    for i, gradient in enumerate(now):
+        one = origin([gradient], [released[i]], [weights[i]], [[v[i]] for v in raw if len(v) == len(now)])
+        if one is Origin.UNKNOWN and gradient is not None and gradient.numel() > 1:
+            # A direction that was released; of so few coordinates nothing else can be told.
+            part = [_wide([vector[i]], [0], [gradient]) for vector in (now, released)]
+            one = Origin.RELEASE if _residual(part[0], part[1:]) <= _ROUNDING else one
+        apart.append(one)
+    return next((kind for kind in (Origin.RAW, Origin.UNKNOWN) if kind in apart), Origin.RELEASE)
+
+
+def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is not None and other is not None and one.shape == other.shape and torch.equal(one, other)
 
 
 def _wide(vector: _Vector, kept: Sequence[int], like: _Vector) -> list[torch.Tensor]:

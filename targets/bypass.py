@@ -15,8 +15,10 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from dpaudit.evidence import ADDED, Access, Finding, Note
 from dpaudit.targets.applied import Origin, Release, release_of
 from dpaudit.targets.draws import Loaders
+from dpaudit.targets.standing import Standing
 
 _SOURCES = 64
+_UNDER = "the optimizer under a private one"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +63,11 @@ class Bypass:
         self._private_passes: set[int] = set()
         self._releases: dict[int, Release] = {}
         self._about: dict[int, Origin] = {}
+        self._handed: dict[int, Release] = {}
+        self._last: dict[int, Any] = {}
         self.added = 0
+        self.undone = 0
+        self.standing = Standing()
         self.private_steps = 0
         self.plain: dict[int, Plain] = {}
 
@@ -83,6 +89,11 @@ class Bypass:
         self._private_passes |= self._latest(optimizer.original_optimizer)
         self._private_data |= self._sources()
         self._releases.pop(key, None)
+        self._handed.pop(key, None)
+
+    def handed(self, optimizer: DPOptimizer, raw: Sequence[torch.Tensor | None]) -> None:
+        """That step hands a release, made of `raw`, to the underlying optimizer, whose hooks come next."""
+        self._handed[id(optimizer.original_optimizer)] = release_of(optimizer, raw, lambda: None)
 
     def released(
         self, optimizer: DPOptimizer, raw: Sequence[torch.Tensor | None], applied: Callable[[], None]
@@ -109,6 +120,9 @@ class Bypass:
         finally:
             for handle in handles:
                 handle.remove()
+            self.standing.ended()
+            for last in self._last.values():
+                last.remove()
             for _, hook in self._heard.values():
                 hook.remove()
             self._heard.clear()
@@ -128,9 +142,22 @@ class Bypass:
         return {self._reached[id(p)] for p in parameters_of(optimizer) if id(p) in self._reached}
 
     def _about_to_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        release = self._releases.get(id(optimizer))
-        if release is not None and not self._announced.get(id(optimizer), 0):
-            self._about[id(optimizer)] = release.origin()
+        """Look at its gradients after all hooks of its own, which may change them: hooks run in order."""
+        key = id(optimizer)
+        if key in self._private:
+            if key in self._last:
+                self._last.pop(key).remove()
+            self._last[key] = optimizer.register_step_pre_hook(self._reached_by)
+
+    def _reached_by(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        key = id(optimizer)
+        if self._announced.get(key, 0):
+            handed = self._handed.pop(key, None)
+            found = Origin.RELEASE if handed is None else handed.origin()
+            self.added += found is Origin.UNKNOWN
+            self.undone += found is Origin.RAW
+        elif key in self._releases:
+            self._about[key] = self._releases[key].origin()
 
     def _of_release(self, key: int) -> tuple[bool, Origin | None]:
         """Whether a step was one with the last release, and what its gradients were made of.
@@ -156,6 +183,8 @@ class Bypass:
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         key = id(optimizer)
+        if key in self._last:
+            self._last.pop(key).remove()
         if self._announced.get(key, 0):
             self._announced[key] -= 1
             return
@@ -191,6 +220,14 @@ class Bypass:
 
     def findings(self) -> Iterator[Finding]:
         """Weights that gradients of the private data moved without noise: private ones, or beside them."""
+        if self.undone:
+            yield _unprotected(
+                _UNDER,
+                "every update of these weights to be clipped and noised",
+                f"{self.undone} of {self.private_steps} private steps with gradients that were not noised, "
+                "put back after the release",
+                "Leave the gradients alone that the private optimizer hands over.",
+            )
         trained = self._trained()
         for key, plain in self.plain.items():
             itself = key in self._private and plain.after
@@ -198,7 +235,7 @@ class Bypass:
             together = plain.passes & self._private_passes
             if itself or (shares and plain.data & self._private_data):
                 yield _unprotected(
-                    plain,
+                    plain.words,
                     "every update of these weights to be clipped and noised",
                     f"{plain.steps} such steps beside {self.private_steps} private ones on that data"
                     + (
@@ -210,7 +247,7 @@ class Bypass:
                 )
             elif together and key not in self._private:
                 yield _unprotected(
-                    plain,
+                    plain.words,
                     "every weight that the loss of private records trains to be clipped and noised",
                     f"{len(together)} steps on gradients of the backward passes of private steps",
                     "Give make_private a model and an optimizer that have these parameters, or freeze them.",
@@ -245,7 +282,7 @@ def _added(added: int, beside: int) -> Note:
     other = f"{beside} steps of it on other data" if beside else ""
     return Note(
         check=ADDED,
-        where="the optimizer under a private one",
+        where=_UNDER,
         measured=" and ".join(words for words in (what, other) if words),
         meaning="What was made of releases and public data alone is post-processing; a trace cannot tell.",
         source="ledger",
@@ -253,10 +290,10 @@ def _added(added: int, beside: int) -> Note:
     )
 
 
-def _unprotected(plain: Plain, expected: str, measured: str, remedy: str) -> Finding:
+def _unprotected(where: str, expected: str, measured: str, remedy: str) -> Finding:
     return Finding(
         check="steps without privacy",
-        where=plain.words,
+        where=where,
         expected=expected,
         measured=measured,
         epsilon=float("inf"),

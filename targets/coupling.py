@@ -164,7 +164,9 @@ class Coupling:
             if self._watching and self._private(root) and self.steps & (self.steps - 1) == 0:
                 self.collation.look(fetched)
             clip = clip_norm(self._optimizers, parameters)
-            self.mixing.end(parameters, self._loaders.last_tensors, self._loaders.last_size, clip)
+            riding = self.ghost.left_out(parameters[0]) if parameters else None
+            handed, rows = self._loaders.last_tensors, self._loaders.last_size
+            self.mixing.end(parameters, handed, rows, clip, left_out=riding)
 
     def step_made(self, optimizer: DPOptimizer) -> None:
         """Close the books of what the step is made of: it is suspect if all of its passes are.

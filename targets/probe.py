@@ -241,6 +241,9 @@ class OptimizerProbe:
     def _stood(self) -> None:
         """Keep how the weights stand once a step is made."""
         self._left = self._sums()
+        bypass = getattr(self._logbook, "bypass", None)
+        if bypass is not None:
+            bypass.standing.stood(self.parameters)
 
     def _sums(self) -> torch.Tensor:
         """Of each parameter: they tell whether it was written to."""
@@ -251,7 +254,10 @@ class OptimizerProbe:
         return tuple(id(p) for p in self.parameters)
 
     def _attacked_step(self, loss: float | None, alone: bool) -> None:
-        raw = copies_of([p.grad for p in self._optimizer.params]) if alone else []
+        raw = copies_of([p.grad for p in self._optimizer.params])
+        bypass = getattr(self._logbook, "bypass", None)
+        if bypass is not None:
+            bypass.standing.moving(self.parameters)
         inserted = None
         for session in self._sessions:
             row = session.observe(self)
@@ -261,8 +267,13 @@ class OptimizerProbe:
         watchers = [session for session in self._sessions if isinstance(session, Watcher)]
         for watcher in watchers:
             watcher.about_to_step(self)
-        handed = self._executor.capture(apply=True, replace=self._written, loss=loss, alone=alone)
-        bypass = getattr(self._logbook, "bypass", None)
+
+        def written(released: RowArray) -> None:
+            self._written(released)
+            if bypass is not None and not alone:
+                bypass.handed(self._optimizer, raw)
+
+        handed = self._executor.capture(apply=True, replace=written, loss=loss, alone=alone)
         if alone and bypass is not None:
             bypass.released(self._optimizer, raw, self._stood)
         released = handed[-1] if handed else np.zeros(sum(self.sizes), dtype=np.float32)

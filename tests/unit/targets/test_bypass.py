@@ -22,7 +22,9 @@ Turn = Callable[[Any], None]
 PUBLIC = DataLoader(TensorDataset(torch.linspace(-1, 1, 96).view(16, 6), torch.arange(16) % 2), batch_size=8)
 
 
-def ran(turn: Turn, *, mode: str = "hooks", attacks: Any = ()) -> tuple[Observation, SimpleNamespace]:
+def ran(
+    turn: Turn, *, mode: str = "hooks", attacks: Any = (), at_last: Turn | None = None
+) -> tuple[Observation, SimpleNamespace]:
     """Eight batches, on each of which `turn` makes what steps it makes."""
     generator = torch.Generator().manual_seed(5)
     x, y = torch.randn(96, 6, generator=generator), torch.randint(0, 2, (96,), generator=generator)
@@ -47,6 +49,8 @@ def ran(turn: Turn, *, mode: str = "hooks", attacks: Any = ()) -> tuple[Observat
             run.before = [p.grad.clone() for p in run.weights]
             run.i, run.x, run.y = i, features, labels
             turn(run)
+        if at_last is not None:
+            at_last(run)
     run.network = network
     return seen, run
 
@@ -163,8 +167,51 @@ def raw_beside(run: Any) -> None:
     (run.optimizer if run.i % 2 else run.raw).step()
 
 
-RIGHT = [with_a_release, clipped, cut_off, decayed_and_twice]
+def hooked(change: Callable[[Any], None]) -> Turn:
+    """A hook of the underlying optimizer changes what the private one hands over."""
+
+    def turn(run: Any) -> None:
+        if not run.i:
+            run.raw.register_step_pre_hook(lambda *_: change(run))
+        run.optimizer.step()
+
+    return turn
+
+
+def scaled_by_layer(run: Any) -> None:
+    for i, p in enumerate(run.weights):
+        p.grad.mul_(0.1 * (i + 1))
+
+
+def clipped_and_decayed(run: Any) -> None:
+    nn.utils.clip_grad_norm_(run.weights, 0.01)
+    for p in run.weights:
+        p.grad = p.grad + 0.01 * p.detach()
+
+
+def clipped_by_layer(run: Any) -> None:
+    run.optimizer.pre_step()
+    scaled_by_layer(run)
+    run.raw.step()
+
+
+def all_put_back(run: Any) -> None:
+    for p, gradient in zip(run.weights, run.before, strict=True):
+        p.grad.copy_(gradient)
+
+
+def one_layer_without_noise(run: Any) -> None:
+    run.weights[0].grad = run.weights[0].summed_grad.clone() / 12
+
+
+def one_bias_without_noise(run: Any) -> None:
+    run.weights[-1].grad = run.weights[-1].summed_grad.clone() / 12
+
+
+RIGHT = [with_a_release, clipped, cut_off, decayed_and_twice, clipped_by_layer]
+RIGHT += [hooked(scaled_by_layer), hooked(clipped_and_decayed), hooked(lambda _: None)]
 UNDECIDED = [public_added, public_loader_added, public_steps_between, public_steps_beside, another_loss]
+UNDECIDED += [hooked(one_bias_without_noise)]
 WRONG = [
     raw_put_back,
     raw_added,
@@ -173,6 +220,8 @@ WRONG = [
     release_at_first_only,
     raw_alone,
     raw_beside,
+    hooked(one_layer_without_noise),
+    hooked(all_put_back),
 ]
 
 
@@ -226,6 +275,29 @@ def test_weights_that_a_loop_moves_by_a_release_are_said_to_be_written() -> None
     seen, _ = ran(by_hand, attacks=(ReplayAttack(steps=1, budget=4),))
     findings, notes = said(seen)
     assert not findings and WRITTEN in notes
+
+
+def polished(run: Any) -> None:
+    with torch.no_grad():
+        for p, gradient in zip(run.weights, run.before, strict=True):
+            p.sub_(gradient)
+
+
+def put_aside(run: Any) -> None:
+    run.model.double().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("turn", [with_a_release, lambda run: run.optimizer.step()])
+@pytest.mark.parametrize(("at_last", "told"), [(polished, True), (put_aside, False), (None, False)])
+def test_weights_that_are_written_after_the_last_step_are_told_of(
+    turn: Turn, at_last: Turn | None, told: bool
+) -> None:
+    seen, run = ran(turn, attacks=(ReplayAttack(steps=1, budget=4),), at_last=at_last)
+    with torch.no_grad():
+        run.weights[0].zero_()  # The run is over.
+    written = [note for note in seen.notes() if note.check == WRITTEN]
+    assert [note.measured for note in written] == ["after the last step, by no optimizer"] * told
+    assert not seen.findings()
 
 
 def vectors() -> Iterator[torch.Tensor]:

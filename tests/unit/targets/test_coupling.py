@@ -15,10 +15,12 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 from dpaudit.attacks.replay import ReplayAttack
+from dpaudit.attacks.step_canary import StepCanary
 from dpaudit.targets.observe import Observation, observe
 from dpaudit.targets.script import _NOBODY
 
 LOOKS = (ReplayAttack(steps=0, watch=False),)
+RIDING = (*LOOKS, StepCanary(kind="input", records=8, replays=1))
 Loss = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -249,6 +251,37 @@ def hardest(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (losses * (losses >= losses.median()).detach()).mean()
 
 
+def above_the_median(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (losses > losses.median()).detach()).mean()
+
+
+def above_a_quantile(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (losses.detach() > losses.detach().quantile(0.8)).float()).mean()
+
+
+def above_the_mean(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (0.1 + 0.9 * (losses > losses.mean()).float())).mean()
+
+
+def over_the_mean_above_the_median(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    apart = losses.detach()
+    return (losses / apart.mean() * (apart > apart.median())).mean()
+
+
+def above_a_constant(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (losses > 1.1).detach()).mean()
+
+
+def beyond_a_margin(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    scores, own = model(x), one_hot(y, 3).bool()
+    return torch.relu(0.8 + scores.masked_fill(own, -9.0).amax(dim=1) - scores[own]).mean()
+
+
 def hardest_few(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     losses = cross_entropy(model(x), y, reduction="none")
     return losses.topk(max(1, len(y) // 3)).values.mean()
@@ -387,6 +420,10 @@ WRONG = {
     "labels smoothed by those of the batch": (plain, {"loss": smoothed_by_the_batch}),
     "class weights of the batch": (plain, {"loss": weighted_by_counts}),
     "the harder half": (plain, {"loss": hardest, "epochs": 3}),
+    "above the median": (plain, {"loss": above_the_median, "epochs": 2}),
+    "above a quantile": (plain, {"loss": above_a_quantile, "epochs": 2}),
+    "ten times above the mean": (plain, {"loss": above_the_mean, "epochs": 2}),
+    "over the mean above the median": (plain, {"loss": over_the_mean_above_the_median, "epochs": 2}),
     "the hardest few": (plain, {"loss": hardest_few, "epochs": 2}),
     "group DRO": (plain, {"loss": GroupRobust(), "epochs": 2}),
     "the worst group": (plain, {"loss": worst_group, "epochs": 2}),
@@ -412,6 +449,8 @@ RIGHT = {
     "sorted, and noise by place": (Noised, {"batch_size": 48, "epochs": 4}),
     "weights over a constant": (plain, {"loss": fixed_share_of_groups}),
     "largest subtracted": (plain, {"loss": stable}),
+    "above a constant": (plain, {"loss": above_a_constant, "epochs": 2}),
+    "beyond a margin": (plain, {"loss": beyond_a_margin, "epochs": 2}),
     "called twice": (plain, {"loss": two_outputs}),
     "made-up records": (plain, {"loss": beside_made_up}),
     "brightness and contrast": (wide, {"loss": contrasted, "batch_size": 24, "width": 12}),
@@ -454,6 +493,18 @@ def test_a_correct_model_and_loss_are_not_accused(name: str) -> None:
     seen = ran(*RIGHT[name])
     assert list(seen.coupling.findings()) == []
     assert seen.coupling.looked >= 2, seen.coupling.untestable
+
+
+@pytest.mark.parametrize("mode", ["ghost", "hooks"])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_records_that_ride_along_are_not_taken_for_those_of_the_batch(mode: str, wrong: bool) -> None:
+    """In ghost mode their losses are left out, so that no copy has a gradient in their places."""
+    torch.manual_seed(3)
+    network = nn.Sequential(Neighbours(), plain()) if wrong else plain()
+    seen, _ = trained(network, grad_sample_mode=mode, attacks=RIDING, epochs=2, batch_size=24)
+    mixing = seen.coupling.mixing
+    assert not seen.planted.lost and mixing.looked >= 3, mixing.untestable
+    assert bool(list(mixing.findings())) is wrong
 
 
 @pytest.mark.parametrize("name", ["dropout and state", "recurrent", "plain", "ghost"])
