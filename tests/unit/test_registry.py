@@ -147,9 +147,11 @@ def test_what_is_installed_is_read_once_for_each_search_path(monkeypatch, tmp_pa
     asked = []
     monkeypatch.setattr(registry, "entry_points", lambda group: asked.append(group) or ())
     monkeypatch.syspath_prepend(str(tmp_path))
+    registry.build("attack", "lira", registry.ATTACKS, {})
+    assert asked == [], "what the table has needs no look at what is installed"
     for _ in range(5):
-        registry.build("attack", "lira", registry.ATTACKS, {})
+        registry.known("attack", registry.ATTACKS)
     assert asked == ["dpaudit.attacks"]
     monkeypatch.syspath_prepend(str(tmp_path / "other"))
-    registry.build("attack", "lira", registry.ATTACKS, {})
+    registry.known("attack", registry.ATTACKS)
     assert len(asked) == 2
