@@ -138,8 +138,8 @@ def page(outcomes: Sequence[Mapping[str, Any]], command: str) -> str:
         f"{outcomes[-1]['seed']}, each with its own draw, training, shadow models and recipe. One line for "
         "each audit is in `audits.jsonl`.",
         "",
-        f"- refuted: {len(accused)} of {n}, {len(accused) / n:.4f} (at most {limit:.4f} with 95 % confidence) "
-        f"at alpha = {ALPHA}; with three standard errors, {allowed:.4f} would be too many",
+        f"- refuted: {len(accused)} of {n}, {len(accused) / n:.4f} (at most {limit:.4f} with 95 % confidence)"
+        f" at alpha = {ALPHA}; with three standard errors, {allowed:.4f} would be too many",
         f"- not refuted: {kinds['NOT REFUTED']}; inconclusive: {kinds['INCONCLUSIVE']}; "
         f"audits that lost a trial: {sum(o['lost'] > 0 for o in outcomes)}",
         f"- processor seconds for each: median {statistics.median(o['busy'] for o in outcomes):.1f}",
