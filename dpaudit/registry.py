@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -180,8 +181,13 @@ _GROUPS = {"attack": "dpaudit.attacks", "training function": "dpaudit.targets"}
 def known(kind: str, table: Mapping[str, str]) -> dict[str, str]:
     """The literal table and what installed packages add through entry points."""
     group = _GROUPS.get(kind)
-    found = {point.name: point.value for point in entry_points(group=group)} if group else {}
-    return {**found, **table}
+    return {**_installed(group, tuple(sys.path)), **table} if group else dict(table)
+
+
+@cache
+def _installed(group: str, path: tuple[str, ...]) -> dict[str, str]:
+    """What packages on `path` add; cached, since every metadata file on it is read."""
+    return {point.name: point.value for point in entry_points(group=group)}
 
 
 def resolve(kind: str, name: str, table: Mapping[str, str], *, path: Path | None = None) -> Any:

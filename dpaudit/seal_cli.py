@@ -46,16 +46,18 @@ def sign(
     from dpaudit.seal import Person
     from dpaudit.signoff import sign_record
 
+    # Before a pair of keys is made: a missing name must not leave one behind.
+    preparer = Person(name=name, role=role) if record is not None else None
     if new_key is not None:
         private, public = envelope.new_key(new_key)
         said = f"Wrote {private}, to be kept secret, and {public}, to be given to whoever verifies."
         typer.echo(json.dumps({"key": str(private), "public": str(public)}) if as_json else said)
-        if record is None:
+        if preparer is None:
             return
         key = key or private
-    if record is None or key is None:
+    if record is None or preparer is None or key is None:
         raise UsageError("Expected RECORD and --key, found too little. See dpaudit sign --new-key.")
-    file = sign_record(record, key, Person(name=name, role=role), again=force)
+    file = sign_record(record, key, preparer, again=force)
     typer.echo(json.dumps({"signature": str(file)}) if as_json else f"Signed: {file}")
 
 

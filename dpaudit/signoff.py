@@ -95,12 +95,17 @@ def sign_record(folder: Path, key_file: Path, preparer: Person, *, again: bool =
         )
     subjects = seal.signable(folder)
     predicate = seal.record_predicate(load(folder), preparer)
+    # The new signature is there before the reviews of the earlier one go: a kill between leaves reviews
+    # that `verify` rejects, never a record that nobody signed.
+    written = _write(folder / SEAL_NAME, seal.statement(subjects, RECORD_PREDICATE, predicate), key)
     for file in there:
+        if file.name == SEAL_NAME:
+            continue
         try:
             file.unlink()
         except OSError as error:
-            raise UsageError(f"Expected to replace {file}, found: {error.strerror}. Remove it.") from None
-    return _write(folder / SEAL_NAME, seal.statement(subjects, RECORD_PREDICATE, predicate), key)
+            raise UsageError(f"Expected to remove {file}, found: {error.strerror}. Remove it.") from None
+    return written
 
 
 def sign_off(

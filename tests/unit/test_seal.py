@@ -16,6 +16,7 @@ from dpaudit.cli import app
 from dpaudit.errors import UsageError
 from dpaudit.record import RECORD_NAME, dump
 from dpaudit.seal import SEAL_NAME, Person
+from dpaudit.store import StoreError
 from tests.sample_record import quiet_record
 
 ANNE, BEN, CHRIS = (Person(name=n, role="tester") for n in ("Anne Example", "Ben Example", "Chris Example"))
@@ -131,6 +132,21 @@ def test_a_stranger_cannot_sign_it_anew(folder, keys):
     assert signoff.verify(folder, trusted(keys, "chris")).intact
 
 
+def test_a_signature_that_cannot_be_written_leaves_the_earlier_one(folder, keys, monkeypatch):
+    before = {file.name: file.read_bytes() for file in seal.signature_files(folder)}
+
+    def full(file, content):
+        raise StoreError(f"Expected to write {file}, found: No space left on device.")
+
+    monkeypatch.setattr(signoff, "write_atomic", full)
+    with pytest.raises(StoreError):
+        signoff.sign_record(folder, keys / "anne.key", ANNE, again=True)
+    assert {file.name: file.read_bytes() for file in seal.signature_files(folder)} == before
+    monkeypatch.undo()
+    signoff.sign_record(folder, keys / "anne.key", ANNE, again=True)
+    assert [file.name for file in seal.signature_files(folder)] == [SEAL_NAME]
+
+
 def test_an_envelope_with_a_second_signature_or_other_layout_is_refused(folder, keys):
     (folder / "signoff-01.dsse.json").unlink()
     file = folder / SEAL_NAME
@@ -186,6 +202,8 @@ def test_the_command_line(tmp_path, monkeypatch):
     record = tmp_path / "rc1"
     record.mkdir()
     (record / RECORD_NAME).write_bytes(dump(quiet_record()))
+    nameless = dpaudit("sign", record, "--new-key", "a", "--role", "R")
+    assert isinstance(nameless.exception, UsageError) and not (tmp_path / "a.key").exists()
     assert dpaudit("sign", "--new-key", "a").exit_code == dpaudit("sign", "--new-key", "b").exit_code == 0
     assert (tmp_path / "a.key").stat().st_mode & 0o077 == 0
     assert isinstance(dpaudit("sign", "--new-key", "a").exception, UsageError)
