@@ -52,6 +52,10 @@ class StepCanary:
         """How many records ride along in every batch."""
         return self.records if self.kind == "input" else 0
 
+    def due(self, index: int) -> bool:
+        """Whether the step of this number is ranked: every one is."""
+        return True
+
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> StepCanarySession:
         """Start a session."""
         return StepCanarySession(self, rng)

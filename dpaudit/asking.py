@@ -195,8 +195,8 @@ class LineUp(Named, Protocol):
         ...
 
     @property
-    def fitted(self) -> bool:
-        """Whether training starts where all other records are fitted: the adversary chose those weights."""
+    def start(self) -> str:
+        """Initial weights: "recipe", anew for each model; "known", one for all; "fitted" to all others."""
         ...
 
     def labels(self, log_probabilities: FloatArray, own: IntArray) -> IntArray:
@@ -207,6 +207,60 @@ class LineUp(Named, Protocol):
         self, log_probabilities: FloatArray, labels: IntArray, secrets: IntArray, rng: np.random.Generator
     ) -> tuple[Guesses, ...]:
         """Of games, from (M, n, classes) of final models and the (M,) candidates that were in."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Named, Protocol):
+    """An attack that learns from the weights of shadow models to rebuild a record; fields are its recipe."""
+
+    @property
+    def models(self) -> int:
+        """How many are attacked: a game with each."""
+        ...
+
+    @property
+    def shadows(self) -> int:
+        """How many the adversary learns from, each with one record in the place of the unknown one."""
+        ...
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of candidates, smallest first; one of the most is drawn for each model."""
+        ...
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """Source of the evidence of each; none where nothing is tested."""
+        ...
+
+    @property
+    def start(self) -> str:
+        """Initial weights: "recipe", "known" or "fitted"."""
+        ...
+
+    @property
+    def batches(self) -> str:
+        """Whether their order is "own" to each model or "known"."""
+        ...
+
+    def labels(self, log_probabilities: FloatArray, own: IntArray) -> IntArray:
+        """(n,) labels of the records, given (n, classes) before training and their own."""
+        ...
+
+    def reconstructed(
+        self,
+        known: FloatArray,
+        records: FloatArray,
+        weights: FloatArray,
+        candidates: FloatArray,
+        secrets: IntArray,
+        rng: np.random.Generator,
+    ) -> tuple[Guesses | Rebuilt, ...]:
+        """From (S, p) weights and (S, ...) records of shadow models, and (M, p) weights of others.
+
+        The record of each of those is `candidates[secrets]`, of (n, ...).
+        """
         ...
 
 

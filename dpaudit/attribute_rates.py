@@ -21,6 +21,9 @@ _PARTS = 6
 """Intervals of all records and of run means, which share what is not spent on groups."""
 
 
+_GIVEN_MODEL = ("records are independent given the model",)
+
+
 def of(
     attack: Guessing, source: str, views: Sequence[View], plan: AuditPlan, family: Family | None
 ) -> Iterator[Rate]:
@@ -84,6 +87,7 @@ def _success(
         n=right.size,
         limit=limit,
         fine=fine,
+        assumptions=_GIVEN_MODEL,
     )
 
 
@@ -99,6 +103,7 @@ def _over_imputation(right: BoolArray, imputed: BoolArray, source: str, alpha: f
         source=source,
         slice="members",
         n=n,
+        assumptions=_GIVEN_MODEL,
     )
 
 
@@ -115,6 +120,7 @@ def _over_others(inside: BoolArray, out: BoolArray, source: str, alpha: float) -
         source=source,
         slice="members and others",
         n=inside.size + out.size,
+        assumptions=_GIVEN_MODEL,
     )
 
 
@@ -142,4 +148,5 @@ def _of_runs(
         source=source,
         slice="means of runs",
         n=len(gains),
+        assumptions=("runs are independent, and their means near normal",),
     )

@@ -131,3 +131,27 @@ def device_name(device: str) -> str:
     import torch
 
     return f"cuda ({torch.cuda.get_device_name(0)})"
+
+
+def gpus_here(device: str) -> int:
+    """GPUs of this machine; none where trials do not train on one."""
+    if device == "cpu":
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def gpu_memory(device: str) -> tuple[int, int]:
+    """Most bytes of the GPU that this process has taken, and bytes that the GPU has; zeros without a GPU.
+
+    The first are what torch's allocator reserved at most, and what is in use beside it now: the context of
+    CUDA, and whatever other processes hold. They are too many on a GPU that others use too.
+    """
+    if device == "cpu":
+        return 0, 0
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    beside = total - free - torch.cuda.memory_reserved()
+    return torch.cuda.max_memory_reserved() + max(beside, 0), total

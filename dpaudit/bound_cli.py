@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dpaudit import prospects_cli
+from dpaudit.address import only_local
 from dpaudit.claim_cli import (
     ADJACENCIES,
     AdjacencyName,
@@ -56,7 +57,7 @@ Kappa = Annotated[float | None, option(_TEST, "Of known nulls, fixed before scor
 Look = Annotated[str, option(_TEST, "2/5 if this is the second of five planned looks at growing data.")]
 Seed = Annotated[int, option(_TEST, "Of ties and of the order of rows.")]
 Control = Annotated[Path | None, option(_TEST, "Scores of a run without protection, to be caught.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of the record.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the record.", callback=only_local)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 

@@ -15,9 +15,9 @@ ADJACENCIES = "add-remove or replace-one"
 _CLAIM = "The claim"
 
 
-def option(panel: str, text: str, *names: str) -> Any:
+def option(panel: str, text: str, *names: str, **more: Any) -> Any:
     """An option of the command line, in a panel of the help."""
-    return typer.Option(*names, help=text, rich_help_panel=panel)
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
 Epsilon = Annotated[float | None, option(_CLAIM, "Claimed epsilon.")]

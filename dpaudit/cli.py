@@ -17,13 +17,15 @@ from dpaudit import (
     ledger_cli,
     linkage_cli,
     mechanism_cli,
+    plan_cli,
     records_cli,
     seal_cli,
     trace_cli,
 )
+from dpaudit.address import Place, place_of
 from dpaudit.claim_cli import AsJson
 from dpaudit.errors import DpauditError, Interrupted, UsageError, one_line
-from dpaudit.gate_cli import policy_of
+from dpaudit.gate_cli import Record, policy_of
 
 app = typer.Typer(
     help="Check a claimed (epsilon, delta) before release: train, attack, measure, judge, report.",
@@ -36,6 +38,7 @@ app = typer.Typer(
 
 bound_cli.register(app)
 gate_cli.register(app)
+plan_cli.register(app)
 ledger_cli.register(app)
 trace_cli.register(app)
 mechanism_cli.register(app)
@@ -43,7 +46,6 @@ linkage_cli.register(app)
 seal_cli.register(app)
 records_cli.register(app)
 
-RecordArgument = Annotated[Path, typer.Argument(help="Folder of the record, or its record.json.")]
 _OUT = Path("audits")
 
 
@@ -76,7 +78,9 @@ def init(
 @app.command()
 def run(
     plan: Annotated[Path | None, typer.Argument(help="The plan; the default audit if left out.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the record.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Folder or address of the record.", metavar="PLACE")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     engine: Annotated[str | None, typer.Option(help="local, inline, or ray[://ADDRESS].")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; 0 for one a core.")] = None,
@@ -91,7 +95,7 @@ def run(
     given = {"device": device, "engine": engine, "workers": workers}
     overrides += [f"compute.{key}={value}" for key, value in given.items() if value is not None]
     audit_plan, text = read(plan, overrides)
-    folder = out or _OUT / (plan.stem if plan else "default")
+    folder = place_of(out) if out else _OUT / (plan.stem if plan else "default")
     from dpaudit.policy import find_policy
     from dpaudit.progress import follow
     from dpaudit.run import Job
@@ -116,16 +120,20 @@ def run(
 
 @app.command()
 def report(
-    record: RecordArgument,
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write the page.")] = None,
-    figures: Annotated[Path | None, typer.Option(help="Folder for its figures as files.")] = None,
+    record: Record,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Where to write the page.", metavar="PLACE")
+    ] = None,
+    figures: Annotated[
+        str | None, typer.Option(help="Folder for its figures as files.", metavar="PLACE")
+    ] = None,
     formats: Annotated[str, typer.Option("--format", help="Of the figures: svg, png, pdf.")] = "svg",
     as_json: AsJson = False,
 ) -> None:
     """Write the HTML report of a record again, and its figures where asked."""
-    wanted = _formats(formats)
-    path = _write_reports(record, out)
-    drawn = [] if figures is None else _write_figures(record, figures, wanted)
+    wanted, place = _formats(formats), place_of(record)
+    path = _write_reports(place, place_of(out) if out else None)
+    drawn = [] if figures is None else _write_figures(place, place_of(figures), wanted)
     if as_json:
         typer.echo(json.dumps({"report": str(path), "figures": drawn}))
         return
@@ -136,11 +144,11 @@ def report(
 
 @app.command()
 def show(
-    record: RecordArgument,
+    record: Record,
     as_json: AsJson = False,
 ) -> None:
     """Print the verdict table of a record."""
-    _show(record, quiet=False, as_json=as_json)
+    _show(place_of(record), quiet=False, as_json=as_json)
 
 
 @app.command()
@@ -151,7 +159,7 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=1, sort_keys=True))
 
 
-def _write_reports(record_path: Path, out: Path | None = None) -> Path:
+def _write_reports(record_path: Place, out: Place | None = None) -> Place:
     """Write report.html beside the record, or where asked."""
     from dpaudit.gate import evaluate
     from dpaudit.record import load
@@ -173,7 +181,7 @@ def _formats(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one_of("--format", part.strip(), FORMATS) for part in text.split(",")))
 
 
-def _write_figures(record_path: Path, folder: Path, formats: tuple[str, ...]) -> list[str]:
+def _write_figures(record_path: Place, folder: Place, formats: tuple[str, ...]) -> list[str]:
     """Write every figure in every format; returns the files."""
     from dpaudit.record import load
     from dpaudit.reports import figure_files
@@ -185,7 +193,7 @@ def _write_figures(record_path: Path, folder: Path, formats: tuple[str, ...]) ->
     return [str(folder / name) for name in files]
 
 
-def _show(record_path: Path, *, quiet: bool, as_json: bool) -> None:
+def _show(record_path: Place, *, quiet: bool, as_json: bool) -> None:
     """Print the verdict table, or the summary as JSON."""
     from rich.console import Console
 
@@ -202,7 +210,7 @@ def _show(record_path: Path, *, quiet: bool, as_json: bool) -> None:
             typer.echo(f"Report: {page}")
 
 
-def _exit_code(record_path: Path) -> int:
+def _exit_code(record_path: Place) -> int:
     """Exit code of a record under the policy that applies here."""
     from dpaudit.gate import evaluate
     from dpaudit.record import load

@@ -21,8 +21,8 @@ _RETRIES = 3
 class RayEngine:
     """One Ray task for each, which has the limits of `LocalEngine` on the machine where it runs.
 
-    A task that is lost with its worker or machine runs again. All machines must see the folders of the plan
-    and of the record under the same path, and have dpaudit installed.
+    A task that is lost with its worker or machine runs again. All machines must see the folder of the plan
+    under the same path, and the record under the same path or address, and have dpaudit installed.
 
     Attributes:
         address: of a running cluster, such as "10.0.0.1:6379" or "auto"; empty starts one on this machine.

@@ -10,19 +10,22 @@ import hashlib
 import importlib.metadata
 import json
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
+from dpaudit.address import Place
 from dpaudit.documents import contents, json_of
 from dpaudit.errors import UsageError
 from dpaudit.record import RECORD_NAME, TrialRecord, load
-from dpaudit.store import write_atomic
+from dpaudit.store import unread, write_atomic, write_first
 
 COMMITMENT_NAME = "commitment.json"
 SALT_NAME = "trials/salt.json"
 _SALT_BYTES = 16
+_LOOKS, _BETWEEN = 10, 0.1
+"""How often a salt is looked for that another driver is writing, and seconds from look to look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ class Commitment:
 
 
 def commit(
-    folder: Path,
+    folder: Place,
     *,
     data: str,
     draw: str,
@@ -81,7 +84,8 @@ def commit(
 ) -> Commitment:
     """Write the commitment of an audit, or find that it stands already.
 
-    An audit that goes on keeps the time of its first commitment; one of another content is written anew.
+    An audit that goes on keeps the time of its first commitment; so do several drivers that begin at once.
+    One of another content is written anew.
 
     Args:
         folder: of the record.
@@ -114,14 +118,17 @@ def commit(
         weights=dict(sorted(weights.items())),
         trials=tuple(trials),
     )
+    file = folder / COMMITMENT_NAME
     earlier = read(folder)
+    if earlier is None and not write_first(file, made.dump()):
+        earlier = read(folder)
     if earlier is not None and replace(earlier, created=made.created) == made:
         return earlier
-    write_atomic(folder / COMMITMENT_NAME, made.dump())
+    write_atomic(file, made.dump())
     return made
 
 
-def read(folder: Path) -> Commitment | None:
+def read(folder: Place) -> Commitment | None:
     """The commitment in a folder; None if there is none, or none that can be read."""
     try:
         document = json_of(contents(folder / COMMITMENT_NAME))
@@ -136,12 +143,19 @@ def salted(salt: str, digest: str) -> str:
     return hashlib.sha256(bytes.fromhex(salt + digest)).hexdigest() if digest else ""
 
 
-def salt_of(folder: Path) -> str | None:
+def salt_of(folder: Place) -> str | None:
     """The salt of a record's hashes of data, in hexadecimal digits; None where it is not there."""
     try:
-        salt = json_of(contents(folder / SALT_NAME))["salt"]
+        return _salt(folder)
+    except OSError:
+        return None
+
+
+def _salt(folder: Place) -> str | None:
+    try:
+        salt: str = json_of(contents(folder / SALT_NAME))["salt"]
         return salt if len(bytes.fromhex(salt)) == _SALT_BYTES else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
 
 
@@ -151,7 +165,7 @@ def installed() -> tuple[str, ...]:
     return tuple(sorted({f"{item.name.lower()}=={item.version}" for item in found if item.name}))
 
 
-def counted(folder: Path, trials: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
+def counted(folder: Place, trials: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
     """Trials with the number of times they were started, as far as an earlier record in `folder` tells."""
     try:
         earlier = {trial.key: trial.attempts for trial in load(folder / RECORD_NAME).trials}
@@ -165,19 +179,40 @@ def counted(folder: Path, trials: Iterable[TrialRecord]) -> tuple[TrialRecord, .
     return tuple(replace(trial, attempts=attempts(trial)) for trial in trials)
 
 
-def excluded(folder: Path, planned: Iterable[str]) -> tuple[str, ...]:
-    """Names of finished trials that lie in the folder and are no part of the plan."""
-    return tuple(sorted({path.stem for path in (folder / "trials").glob("*.npz")} - set(planned)))
-
-
-def drawn_salt(folder: Path) -> str:
-    """The salt of a folder, in hexadecimal digits, drawn when it is first asked for.
+def excluded(folder: Place, planned: Iterable[str]) -> tuple[str, ...]:
+    """Names of finished trials that lie in the folder and are no part of the plan.
 
     Raises:
-        StoreError: the folder cannot be written.
+        StoreError: the folder cannot be read.
     """
-    if (salt := salt_of(folder)) is not None:
-        return salt
-    salt = secrets.token_hex(_SALT_BYTES)
-    write_atomic(folder / SALT_NAME, json.dumps({"salt": salt}).encode())
-    return salt
+    try:
+        found = {path.stem for path in (folder / "trials").iterdir() if path.suffix == ".npz"}
+    except OSError as error:
+        raise unread(folder / "trials", error) from None
+    return tuple(sorted(found - set(planned)))
+
+
+def drawn_salt(folder: Place) -> str:
+    """The salt of a folder, in hexadecimal digits, drawn when it is first asked for.
+
+    Drivers that begin at once take that of the first one: trials are named by it, and shared. One that is
+    damaged is drawn anew; one that cannot be read is not, since no trial would be found again.
+
+    Raises:
+        StoreError: the folder cannot be written, or the salt not read.
+    """
+    drawn = json.dumps({"salt": secrets.token_hex(_SALT_BYTES)}).encode()
+    for _ in range(_LOOKS):
+        if (salt := _readable_salt(folder)) is not None:
+            return salt
+        if not write_first(folder / SALT_NAME, drawn):
+            time.sleep(_BETWEEN)
+    write_atomic(folder / SALT_NAME, drawn)
+    return str(json.loads(drawn)["salt"])
+
+
+def _readable_salt(folder: Place) -> str | None:
+    try:
+        return _salt(folder)
+    except OSError as error:
+        raise unread(folder / SALT_NAME, error) from None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dpaudit import extraction, membership, rebuilding, recovery
-from dpaudit.asking import Extracts, Game, LineUp, Rebuilds
-from dpaudit.evidence import NOT_TRIED, Guesses, Note, TwoSample
+from dpaudit.asking import Extracts, Game, LineUp, Rebuilds, Reconstructs
+from dpaudit.evidence import NOT_TRIED, Guesses, Note, Rebuilt, TwoSample
 from dpaudit.plan import AuditPlan
 from dpaudit.protocols import ModelAttack, StepAttack, View
 from dpaudit.record import Coverage
@@ -23,7 +23,7 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
             status, reason = "NOT RUN", "the training run was lost"
         elif isinstance(attack, StepAttack) and not _rode(attack, audited):
             status, reason = "NOT APPLICABLE", _why_not(attack, audited)
-        elif isinstance(attack, (Game, LineUp)):
+        elif isinstance(attack, (Game, LineUp, Reconstructs)):
             status, reason = _played(attack, audited)
         elif isinstance(attack, Extracts):
             status, reason = extraction.ran(attack, runs)
@@ -37,17 +37,19 @@ def coverage(plan: AuditPlan, target: str, runs: Mapping[int, View]) -> list[Cov
     return rows + rebuilding.not_asked(plan, target)
 
 
-def _played(game: Game | LineUp, audited: View) -> tuple[str, str]:
+def _played(game: Game | LineUp | Reconstructs, audited: View) -> tuple[str, str]:
     scores = [e for e in audited.evidence if isinstance(e, TwoSample) and e.source == game.name]
     counts = [e for e in audited.evidence if isinstance(e, Guesses) and e.source in _tests(game)]
     if counts:
         return "RUN", f"{counts[0].trials} games, each with a model of its own"
     if scores:
         return "RUN", f"{scores[0].scores_in.size + scores[0].scores_out.size} models of its own"
+    if any(isinstance(e, Rebuilt) and e.source == game.name for e in audited.evidence):
+        return "RUN", "models of its own, whose order of batches was known"
     return "NOT APPLICABLE", "the training function declares no recipe by which many models could be trained"
 
 
-def _tests(attack: StepAttack | Game | LineUp) -> tuple[str, ...]:
+def _tests(attack: StepAttack | Game | LineUp | Reconstructs) -> tuple[str, ...]:
     return recovery.tests_of(attack, attack.name)
 
 

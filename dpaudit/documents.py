@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tomllib
-from pathlib import Path
 from typing import Any
+
+from dpaudit.address import Address, Place
 
 MOST_BYTES = 32 << 20
 """A record of a hundred targets has two million."""
@@ -20,13 +21,15 @@ def bomb(unpacked: int, packed: int) -> bool:
     return unpacked > max(_UNPACKED, _TIMES * packed)
 
 
-def contents(path: Path, most: int = MOST_BYTES) -> bytes:
+def contents(path: Place, most: int = MOST_BYTES) -> bytes:
     """The bytes of a file, never more than `most` of them in memory.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
         ValueError: it is no regular file, such as a pipe that nobody writes to; or larger.
     """
+    if isinstance(path, Address):
+        return path.read(most)
     if path.exists() and not path.is_file():
         raise ValueError("a folder, or something else that is no file")
     with path.open("rb") as file:

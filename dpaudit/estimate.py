@@ -61,6 +61,7 @@ class Rate:
         n: number of records or games.
         limit: what the claim allows at most, where that follows from it.
         fine: whether the slice is one of many small ones, which are shown and which no policy judges.
+        assumptions: what must hold for the interval to be valid, beyond what its design sees to.
     """
 
     name: str
@@ -73,3 +74,4 @@ class Rate:
     n: int = 0
     limit: float | None = None
     fine: bool = False
+    assumptions: tuple[str, ...] = ()

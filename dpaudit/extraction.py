@@ -27,6 +27,7 @@ RATES = 5
 LEFT_OUT = "records that were left out"
 MOST_QUERIES = 1e12
 _POINTS = 120
+_GIVEN_MODEL = ("secrets are independent given the model",)
 _CLASSES = "the model gives classes, and no likelihoods of tokens"
 
 
@@ -157,8 +158,8 @@ def rates(
 ) -> Iterator[Rate]:
     """Shares of the members' secrets that were ranked first, that few samples bring out, and that came out.
 
-    Of the audited run. The intervals are exact, share `alpha`, and speak of secrets planted like these in
-    this one model.
+    Of the audited run. The intervals share `alpha`, are exact if secrets are independent given the model, and
+    speak of secrets planted like these in this one model.
     """
     if not runs:
         return
@@ -188,6 +189,7 @@ def rates(
             limit=limit,
             slice=slice_,
             fine=slice_ == LEFT_OUT,
+            assumptions=_GIVEN_MODEL,
         )
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dpaudit.asking import Game, LineUp
+from dpaudit.asking import Game, LineUp, Reconstructs
 from dpaudit.canary import Canaries
 from dpaudit.claim import Adjacency
-from dpaudit.evidence import Evidence, Guesses, TwoSample
+from dpaudit.evidence import Evidence, Guesses, Rebuilt, TwoSample
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.protocols import View
-from dpaudit.registry import LINE_UP, PLAY, STACKABLE, resolve
+from dpaudit.registry import LINE_UP, PLAY, RECONSTRUCT, STACKABLE, resolve
 from dpaudit.trial import (
     TrialSpec,
     attacks_of,
@@ -31,9 +31,17 @@ TOGETHER = 64
 _STREAM = 0x6A3E
 
 
-def games_of(plan: AuditPlan) -> dict[str, Game | LineUp]:
+Played = Game | LineUp | Reconstructs
+"""An attack that has models of its own trained."""
+
+
+def games_of(plan: AuditPlan) -> dict[str, Played]:
     """Those attacks of a plan, by name."""
-    return {name: attack for name, attack in attacks_of(plan).items() if isinstance(attack, (Game, LineUp))}
+    return {
+        name: attack
+        for name, attack in attacks_of(plan).items()
+        if isinstance(attack, (Game, LineUp, Reconstructs))
+    }
 
 
 def trials_of(plan: AuditPlan, target: TargetPlan, fit: object) -> Iterator[tuple[str, int]]:
@@ -42,7 +50,8 @@ def trials_of(plan: AuditPlan, target: TargetPlan, fit: object) -> Iterator[tupl
     if target.trained or not games or not resolve("trainer", STACKABLE, {})(fit, plan.options_of(target)):
         return
     for name, game in games.items():
-        for number in range(-(-game.models // TOGETHER)):
+        # A reconstructor learns once from all of its shadow models.
+        for number in range(1 if isinstance(game, Reconstructs) else -(-game.models // TOGETHER)):
             yield name, number
 
 
@@ -62,11 +71,7 @@ def execute_game(spec: TrialSpec) -> float:
     rng = np.random.default_rng([spec.plan.seed, _STREAM, *at, spec.index])
     count = min(TOGETHER, game.models - TOGETHER * spec.index)
     with explained(target):
-        evidence: tuple[Evidence, ...] = (
-            _line_up(game, fit, spec, canaries, count, rng)
-            if isinstance(game, LineUp)
-            else _two_samples(game, fit, spec, canaries, count, rng)
-        )
+        evidence = _evidence(game, fit, spec, canaries, count, rng)
     view = View(
         canaries=canaries,
         scores=np.zeros((len(canaries.y), 0)),
@@ -79,6 +84,21 @@ def execute_game(spec: TrialSpec) -> float:
     )
     save_view(spec, view)
     return view.seconds
+
+
+def _evidence(
+    game: Played,
+    fit: Callable[..., Any],
+    spec: TrialSpec,
+    canaries: Canaries,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[Evidence, ...]:
+    if isinstance(game, Reconstructs):
+        return _reconstructed(game, fit, spec, canaries, rng)
+    if isinstance(game, LineUp):
+        return _line_up(game, fit, spec, canaries, count, rng)
+    return _two_samples(game, fit, spec, canaries, count, rng)
 
 
 def _two_samples(
@@ -120,13 +140,30 @@ def _line_up(
     return found
 
 
+def _reconstructed(
+    game: Reconstructs,
+    fit: Callable[..., Any],
+    spec: TrialSpec,
+    canaries: Canaries,
+    rng: np.random.Generator,
+) -> tuple[Guesses | Rebuilt, ...]:
+    """What was rebuilt of the record that each model was trained on, and guesses by it."""
+    play = resolve("game", RECONSTRUCT, {})
+    options = spec.plan.options_of(target_of(spec))
+    found: tuple[Guesses | Rebuilt, ...] = play(game, fit, options, canaries, rng, spec.device)
+    return found
+
+
 def with_games(audited: View, played: Sequence[View]) -> View:
     """The audited run, with the scores of all trials of each game behind its own evidence."""
     parts: dict[str, list[TwoSample]] = {}
     counts: dict[str, Guesses] = {}
+    shown: list[Rebuilt] = []
     for view in played:
         for item in view.evidence:
-            if isinstance(item, TwoSample):
+            if isinstance(item, Rebuilt):
+                shown.append(item)
+            elif isinstance(item, TwoSample):
                 parts.setdefault(item.source, []).append(item)
             elif isinstance(item, Guesses):
                 counts[item.source] = _together(counts.get(item.source), item)
@@ -138,7 +175,7 @@ def with_games(audited: View, played: Sequence[View]) -> View:
         )
         for each in parts.values()
     ]
-    return replace(audited, evidence=(*audited.evidence, *whole, *counts.values()))
+    return replace(audited, evidence=(*audited.evidence, *whole, *counts.values(), *shown))
 
 
 def _together(before: Guesses | None, more: Guesses) -> Guesses:

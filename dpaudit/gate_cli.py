@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpaudit.address import place_of
 from dpaudit.claim_cli import AsJson, option
 from dpaudit.errors import UsageError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dpaudit.record import AuditRecord, GateResult
 
 _RULES, _FILES = "The rules", "Files"
-Record = Annotated[Path, typer.Argument(help="Folder of the record, or its record.json.")]
+Record = Annotated[str, typer.Argument(help="Folder or address of the record, or its record.json.")]
 PolicyFile = Annotated[Path | None, option(_RULES, "TOML file with a [gate] table.", "--policy")]
 Profile = Annotated[str, option(_RULES, "ci, release (strict), or one of the policy's own.", "--profile")]
 BaselineFile = Annotated[
@@ -66,12 +67,13 @@ def gate(
 
     if ratchet and baseline is None:
         raise UsageError("Expected --baseline with --ratchet, found none. Name the file to be written.")
-    found = load(record)
+    place = place_of(record)
+    found = load(place)
     rules = policy_of(found, policy, profile)
     rules = replace(rules, strict=rules.strict or strict)
     before = _baseline(baseline, ratchet=ratchet)
     result = evaluate(found, rules, baseline=before)
-    file = record / "record.json" if record.is_dir() else record
+    file = place / "record.json" if place.is_dir() else place
     _write(found, result, str(file), {"junit": junit, "sarif": sarif, "markdown": markdown})
     if ratchet and baseline is not None and result.exit_code == 0:
         _lower(found, before, baseline)

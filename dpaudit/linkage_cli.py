@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpaudit.address import only_local
 from dpaudit.claim_cli import AsJson, option
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ Epsilon = Annotated[float, option(_TEST, "Of the noisy counts beside the table."
 Least = Annotated[int, option(_TEST, "Required: so many records in every class; exit code 1 else.", "--k")]
 Alpha = Annotated[float, option(_TEST, "What all intervals together may miss with.")]
 Seed = Annotated[int, option(_TEST, "Of the halves and of the noise.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of the record.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the record.", callback=only_local)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 

@@ -77,7 +77,7 @@ def weights(plan: AuditPlan) -> dict[str, float]:
             found[f"{name}, anytime"] = weight * _ANYTIME_SHARE
         else:
             tests = recovery.tests_of(attack, attack.name)
-            found |= dict.fromkeys(tests, weight / len(tests))
+            found |= dict.fromkeys(tests, weight / max(1, len(tests)))
     return found
 
 

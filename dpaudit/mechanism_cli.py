@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpaudit.address import only_local
 from dpaudit.claim_cli import AsJson, known, option
 from dpaudit.errors import UsageError
 
@@ -61,7 +62,10 @@ Full = Annotated[
 ]
 Out = Annotated[Path, option("Files", "Where to write the witness.", "--witness")]
 Folder = Annotated[
-    Path | None, option("Files", "Folder for a record and its HTML report, which `gate` reads.", "--out")
+    Path | None,
+    option(
+        "Files", "Folder for a record and its HTML report, which `gate` reads.", "--out", callback=only_local
+    ),
 ]
 Replay = Annotated[
     Path | None, option("Files", "Count again on fresh outputs what a witness says.", "--replay")

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from dpaudit import accounting, measure
-from dpaudit.asking import Extracts, Game, LineUp
+from dpaudit.asking import Extracts, Game, LineUp, Reconstructs
 from dpaudit.canary import Pool
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase
 from dpaudit.errors import UsageError
@@ -104,10 +104,10 @@ def _opacus_ledger(options: dict[str, Any], records: int) -> Ledger:
 def _of_target(plan: AuditPlan, planned: Planned, pool: Pool, shares: dict[str, float]) -> Iterator[Prospect]:
     claim = planned.claim
     for name, attack in attacks_of(plan).items():
-        if isinstance(attack, Describes):
+        if isinstance(attack, Describes) or not tests_of(attack, name):
             yield Prospect(name=name, observations="-", alpha=0.0, note="it describes, and tests no claim")
             continue
-        if isinstance(attack, LineUp) or (hasattr(attack, "sizes") and claim.ledger):
+        if isinstance(attack, (LineUp, Reconstructs)) or (hasattr(attack, "sizes") and claim.ledger):
             yield from _guessing(attack, claim, shares)
             continue
         tests = tests_of(attack, name)
@@ -174,9 +174,10 @@ def _step_ranks(attack: Any, claim: Claim, alpha: float) -> Prospect:
 
 def _guessing(attack: Any, claim: Claim, shares: dict[str, float]) -> Iterator[Prospect]:
     """Games of one of n candidates, for every n: one a step, or one a model."""
-    if isinstance(attack, LineUp):
+    if isinstance(attack, (LineUp, Reconstructs)):
         family = accounting.family_for(claim, shape="auto" if claim.ledger else "epsilon-delta")
-        games, unit = attack.models - attack.models // 4, "run"
+        games = attack.models - (attack.models // 4 if isinstance(attack, LineUp) else 0)
+        unit = "run"
         note = "if the training function declares its recipe; the best that any attack can do"
     else:
         family = accounting.family_for(claim, adjacency=Adjacency(attack.adjacency))

@@ -1,4 +1,4 @@
-"""`dpaudit power` and `dpaudit plan`: what could be shown, before anything is trained."""
+"""`dpaudit power`: what each sampling design could show, and prospects as a table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,14 +49,11 @@ Alpha = Annotated[float, option(_SIZE, "Error probability of the verdict, over a
 Observations = Annotated[int, option(_SIZE, "Runs of one score, or records of a run of many.")]
 Runs = Annotated[int, option(_SIZE, "Runs of the design of several runs.")]
 References = Annotated[int, option(_SIZE, "Records that were not in, beside each canary.")]
-PlanFile = Annotated[Path | None, typer.Argument(help="The plan; the default audit if left out.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="key.sub=value, over the plan.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
+    """Add the command to the application."""
     app.command(name="power")(power)
-    app.command(name="plan")(plan)
 
 
 def power(
@@ -94,43 +90,19 @@ def power(
     sizes = Sizes(observations=observations, runs=runs, references=references)
     found = of_designs(claim, sizes, alpha=alpha)
     if as_json:
-        typer.echo(json.dumps([_strict(each) for each in found], indent=1, allow_nan=False))
+        typer.echo(json.dumps([strict(each) for each in found], indent=1, allow_nan=False))
         return
-    typer.echo(_stated(claim))
-    typer.echo(_table(found))
+    typer.echo(stated(claim))
+    typer.echo(table(found))
 
 
-def plan(
-    plan_file: PlanFile = None,
-    settings: Settings = None,
-    noise_multiplier: Noise = None,
-    sample_rate: Rate = None,
-    steps: Steps = None,
-    sampler: SamplerName = "poisson",
-    as_json: AsJson = False,
-) -> None:
-    """Print what each attack of a plan could show, before anything is trained."""
-    from dpaudit.plan import read
-    from dpaudit.plan_prospects import of_plan
-
-    audit_plan, _ = read(plan_file, list(settings or []))
-    folder = (plan_file.parent if plan_file else Path.cwd()).resolve()
-    found = of_plan(audit_plan, folder, ledger_of(noise_multiplier, sample_rate, steps, sampler))
-    if as_json:
-        rows = {name: [_strict(each) for each in prospects] for name, (_, prospects) in found.items()}
-        typer.echo(json.dumps(rows, indent=1, allow_nan=False))
-        return
-    for name, (planned, prospects) in found.items():
-        typer.echo(f"{name}: {_stated(planned.claim)}")
-        typer.echo(_table(prospects))
-
-
-def _strict(prospect: Prospect) -> dict[str, object]:
+def strict(prospect: Prospect) -> dict[str, object]:
     """Fields as JSON has them; infinity as the text that `float` reads back."""
     return {name: "Infinity" if value == math.inf else value for name, value in asdict(prospect).items()}
 
 
-def _stated(claim: Claim) -> str:
+def stated(claim: Claim) -> str:
+    """A claim in one line."""
     from dpaudit.ledger import describe
 
     steps = f", for {describe(claim.ledger)}" if claim.ledger else ""
@@ -139,7 +111,8 @@ def _stated(claim: Claim) -> str:
     )
 
 
-def _table(found: Sequence[Prospect]) -> str:
+def table(found: Sequence[Prospect]) -> str:
+    """Prospects, one a line, and what their columns mean."""
     from dpaudit.bound_text import aligned, number, wrapped
 
     rows = [

@@ -14,6 +14,7 @@ CLASSES = {
     "gradient inversion": "gradient-inversion",
     "class representatives (model inversion)": "model-inversion",
     "the last unknown record (informed adversary)": "informed",
+    "the last unknown record of a network (reconstructor)": "reconstructor",
 }
 """What a plan may leave out, and the attack that does it."""
 WITHOUT_ATTACK = "training data from the weights of the final model"

@@ -6,11 +6,11 @@ import json
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from dpaudit.address import Address, Place
 from dpaudit.claim import Adjacency, Claim
 from dpaudit.documents import contents, json_of
 from dpaudit.errors import UsageError
@@ -257,26 +257,34 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _beside(path: Path) -> str:
+def _beside(path: Place) -> str:
     """What to do where a folder has no record: name the folders in it that have one, or run."""
+    if isinstance(path, Address):
+        return "Run `dpaudit run` with --out first, or name the address of a record."
     found = sorted(str(file.parent) for file in path.glob(f"*/{RECORD_NAME}")) if path.is_dir() else []
     if not found:
         return "Run `dpaudit run` first, or name its folder."
     return f"Name one of its folders: {', '.join(found[:4])}{', ...' if len(found) > 4 else ''}."
 
 
-def load(path: Path) -> AuditRecord:
-    """Read a record from its folder or its JSON file.
+def load(path: Place) -> AuditRecord:
+    """Read a record from its folder or its JSON file, or from the address of one.
 
     Raises:
-        UsageError: missing, not JSON, of a newer schema, or not a record.
+        UsageError: missing, out of reach, not JSON, of a newer schema, or not a record.
     """
-    file = path / RECORD_NAME if path.is_dir() else path
+    file = path
     try:
+        file = path / RECORD_NAME if path.is_dir() else path
         document = json_of(contents(file))
     except FileNotFoundError:
         raise UsageError(f"Expected a record at {file}, found nothing. {_beside(path)}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UsageError(
+            f"Expected to read a record at {file}, found: {error.strerror or error}. "
+            f"See that {'the address can be reached' if isinstance(file, Address) else 'it may be read'}."
+        ) from None
+    except ValueError as error:
         raise UsageError(
             f"Expected {file} to be a JSON record, found: {error}. Restore it or run again."
         ) from None

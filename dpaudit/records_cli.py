@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpaudit.address import only_local, place_of
 from dpaudit.claim_cli import AsJson, known
 from dpaudit.errors import Interrupted
+from dpaudit.gate_cli import Record
 
 if TYPE_CHECKING:
     from dpaudit.comparison import Row
     from dpaudit.repetition import Repetition
 
-Record = Annotated[Path, typer.Argument(help="Folder of the record, or its record.json.")]
 FORMS = ("annex", "dp-registry", "model-card")
 
 
@@ -29,8 +30,8 @@ def register(app: typer.Typer) -> None:
 
 
 def diff(
-    first: Annotated[Path, typer.Argument(help="Folder of a record.", metavar="A")],
-    second: Annotated[Path, typer.Argument(help="Folder of another one.", metavar="B")],
+    first: Annotated[str, typer.Argument(help="Folder or address of a record.", metavar="A")],
+    second: Annotated[str, typer.Argument(help="That of another one.", metavar="B")],
     as_json: AsJson = False,
 ) -> None:
     """Compare two records, where claim unit, neighbours, delta, confidence and method agree.
@@ -40,7 +41,7 @@ def diff(
     from dpaudit.comparison import compare
     from dpaudit.record import load
 
-    found = compare(load(first), load(second))
+    found = compare(load(place_of(first)), load(place_of(second)))
     if as_json:
         document = {"rows": [_row(row) for row in found.rows], "notes": list(found.notes)}
         typer.echo(json.dumps(document, indent=1, sort_keys=True, allow_nan=False))
@@ -52,7 +53,9 @@ def diff(
 
 def reproduce(
     record: Record,
-    out: Annotated[Path | None, typer.Option("--out", help="Keep the new record here.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Keep the new record here.", metavar="PLACE")
+    ] = None,
     beside: Annotated[
         Path | None, typer.Option("--beside", help="Folder of the user's own modules; else that of the plan.")
     ] = None,
@@ -71,10 +74,11 @@ def reproduce(
     from dpaudit.repetition import job_of, repetition
     from dpaudit.run import run
 
-    first = load(record)
-    folder = record if record.is_dir() else record.parent
+    source = place_of(record)
+    first = load(source)
+    folder = source if source.is_dir() else source.parent
     with tempfile.TemporaryDirectory(prefix="dpaudit-") as temporary:
-        place = out or Path(temporary) / "again"
+        place = place_of(out) if out else Path(temporary) / "again"
         try:
             follow(run(job_of(first, folder, place, beside)), quiet=quiet or as_json)
         except KeyboardInterrupt:
@@ -90,7 +94,9 @@ def reproduce(
 def export(
     form: Annotated[str, typer.Argument(help=f"What to write: {', '.join(FORMS)}.", metavar="FORM")],
     record: Record,
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write it; else it is printed.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Where to write it; else it is printed.", metavar="PLACE")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a record as a section of a model card, an entry for a registry, or an evidence document."""
@@ -98,7 +104,7 @@ def export(
     from dpaudit.reports import annex, model_card, registry_entry
     from dpaudit.store import write_atomic
 
-    found = load(record)
+    found = load(place_of(record))
     renderers = {
         "annex": annex.render,
         "dp-registry": registry_entry.render,
@@ -106,7 +112,7 @@ def export(
     }
     text = renderers[known("form", form, FORMS)](found)
     if out is not None:
-        write_atomic(out, text.encode())
+        write_atomic(place_of(out), text.encode())
     if as_json:
         typer.echo(json.dumps({"form": form, "file": str(out) if out else None, "text": text}))
     elif out is not None:
@@ -116,8 +122,12 @@ def export(
 
 
 def trend(
-    folder: Annotated[Path, typer.Argument(help="Folder with records of several releases in it.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write the page.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with records of several releases in it.", callback=only_local)
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to write the page.", callback=only_local)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write one page on the records of successive releases: bounds, claims and rates over time."""

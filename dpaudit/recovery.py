@@ -48,6 +48,7 @@ def rates(games: Sequence[Guesses], plan: AuditPlan, family_of: FamilyOf) -> Ite
             source=each.source,
             n=each.trials,
             limit=None if family is None else reconstruction.success_limit(family, each.baseline, each.unit),
+            assumptions=("games are independent given the past",),
         )
 
 

@@ -35,6 +35,7 @@ ATTACKS: Mapping[str, str] = {
     "line-up": "dpaudit.attacks.reconstruction.line_up:LineUp",
     "gradient-inversion": "dpaudit.attacks.reconstruction.gradient_inversion:GradientInversion",
     "model-inversion": "dpaudit.attacks.reconstruction.model_inversion:ModelInversion",
+    "reconstructor": "dpaudit.attacks.reconstruction.reconstructor:Reconstructor",
     "informed": "dpaudit.attacks.reconstruction.informed:Informed",
     "extraction": "dpaudit.attacks.extraction.planted:Extraction",
     "worst-case": "dpaudit.attacks.membership.worst_case:WorstCase",
@@ -170,6 +171,7 @@ STACKABLE = "dpaudit.targets.ensemble.shadows:stackable"
 TRAIN_SHADOWS = "dpaudit.targets.ensemble.shadows:train_shadows"
 PLAY = "dpaudit.targets.ensemble.worst_case:play"
 LINE_UP = "dpaudit.targets.ensemble.line_up:play"
+RECONSTRUCT = "dpaudit.targets.ensemble.reconstructor:play"
 SCRIPT_TARGET = "dpaudit.targets.script:ScriptTarget"
 LOAD_DATA = "dpaudit.targets.datasets:load"
 
@@ -202,7 +204,8 @@ def resolve(kind: str, name: str, table: Mapping[str, str], *, path: Path | None
     Raises:
         UsageError: unknown name, no such module, no such object, or an import that raises.
     """
-    names = known(kind, table)
+    # The metadata of every installed package is read for names that the table does not have, and only then.
+    names = table if name in table else known(kind, table)
     if name not in names:
         _check_spelling(kind, name, names)
     module_name, _, attribute = names.get(name, name).partition(":")

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpaudit import commitment
+from dpaudit.address import Place
 from dpaudit.comparison import Comparison, Row, compare
+from dpaudit.documents import contents
 from dpaudit.errors import UsageError
 from dpaudit.plan import AuditPlan, parse
 from dpaudit.record import AuditRecord, load
@@ -40,7 +42,7 @@ class Repetition:
         return 4 if self.missing else 1 if self.differing else 0
 
 
-def job_of(record: AuditRecord, folder: Path, out: Path, beside: Path | None) -> Job:
+def job_of(record: AuditRecord, folder: Place, out: Place, beside: Path | None) -> Job:
     """The job that makes a record again in `out`, with the salt of `folder`, so that data can be compared.
 
     Args:
@@ -56,7 +58,7 @@ def job_of(record: AuditRecord, folder: Path, out: Path, beside: Path | None) ->
     if out.resolve() == folder.resolve():
         raise UsageError(f"Expected another folder than {folder}, found it. A record is not written over.")
     if (salt := commitment.salt_of(folder)) is not None:
-        write_atomic(out / commitment.SALT_NAME, (folder / commitment.SALT_NAME).read_bytes())
+        write_atomic(out / commitment.SALT_NAME, contents(folder / commitment.SALT_NAME))
         assert commitment.salt_of(out) == salt
     return Job(
         plan=plan,
@@ -68,7 +70,7 @@ def job_of(record: AuditRecord, folder: Path, out: Path, beside: Path | None) ->
     )
 
 
-def repetition(record: AuditRecord, out: Path, *, tolerance: float = 1e-6) -> Repetition:
+def repetition(record: AuditRecord, out: Place, *, tolerance: float = 1e-6) -> Repetition:
     """Compare a record with what its job wrote into `out`.
 
     Args:

@@ -31,6 +31,10 @@ class Plants(Protocol):
         """How many; 0 for none."""
         ...
 
+    def due(self, index: int) -> bool:
+        """Whether their gradients are wanted at an optimizer's step of this number."""
+        ...
+
 
 @runtime_checkable
 class Describes(Protocol):

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dpaudit import __version__
+from dpaudit.address import IN_THIS_PROCESS, Address, Place
 from dpaudit.backend import Engine, Outcome, choose_device, device_name
 from dpaudit.commitment import Commitment, commit, counted, drawn_salt, excluded, salted
 from dpaudit.errors import UsageError
 from dpaudit.events import Analysing, Event, RunFinished, RunStarted, TrialFinished, TrialLost
-from dpaudit.games import trials_of, with_games
+from dpaudit.games import games_of, trials_of, with_games
 from dpaudit.judge import AuditJudgement, judge_audit
 from dpaudit.plan import AuditPlan, ComputePlan, TargetPlan, canonical
 from dpaudit.protocols import View
@@ -38,6 +39,8 @@ from dpaudit.trial import (
     training_function,
 )
 
+Wanted = tuple[str, int, int, TargetPlan]
+"""Kind, number, position of the target in the plan, and the target."""
 _ENVIRONMENT = ("torch", "opacus", "dp-accounting", "numpy", "scipy", "scikit-learn")
 
 
@@ -49,7 +52,7 @@ class Job:
         plan: the audit plan.
         plan_text: its TOML as the user wrote it.
         plan_folder: where the user's own modules are found.
-        out: folder of the record.
+        out: folder of the record, or its address.
         command: what the user typed, for the record.
         policy_sha256: of the policy file that applies; empty without one.
     """
@@ -57,7 +60,7 @@ class Job:
     plan: AuditPlan
     plan_text: str
     plan_folder: Path
-    out: Path
+    out: Place
     command: str
     policy_sha256: str = ""
 
@@ -69,30 +72,27 @@ def run(job: Job) -> Iterator[Event]:
 
     Raises:
         UsageError: the plan names something that is not there, before anything is trained.
-        StoreError: the folder cannot be written.
+        StoreError: the folder or address cannot be written or reached.
     """
     started = time.perf_counter()
     plan = job.plan
     device = choose_device(plan.compute.device)
     engine = _engine(plan.compute, device)
-    code = _check(job)
-    specs = _specs(job, device, code)
+    code = check(job)
+    specs = specs_of(job, device, code, drawn_salt(job.out))
     store = Store(job.out)
-    views = {spec.key: view for spec in specs if (view := load_view(store, spec)) is not None}
+    # Seconds alone: what a thousand models released would fill the memory long before it is judged.
+    done = {spec.key: view.seconds for spec in specs if (view := load_view(store, spec)) is not None}
     write_atomic(job.out / "plan.toml", job.plan_text.encode())
     committed = _commit(job, code, specs)
     yield RunStarted(
-        folder=str(job.out), trials=len(specs), cached=len(views), device=device, engine=plan.compute.engine
+        folder=str(job.out), trials=len(specs), cached=len(done), device=device, engine=plan.compute.engine
     )
-    trials = {
-        spec.key: _trial_record(spec, "cached", views[spec.key].seconds)
-        for spec in specs
-        if spec.key in views
-    }
+    trials = {spec.key: _trial_record(spec, "cached", done[spec.key]) for spec in specs if spec.key in done}
     for spec in specs:
-        if spec.key in views:
-            yield _finished(spec, views[spec.key].seconds, cached=True)
-    planned = tasks_of(plan, [spec for spec in specs if spec.key not in views])
+        if spec.key in done:
+            yield _finished(spec, done[spec.key], cached=True)
+    planned = tasks_of(plan, [spec for spec in specs if spec.key not in done])
     made = {task.key: part for task, part in planned}
     tasks = [task for task, _ in planned]
     limits = plan.compute
@@ -108,9 +108,9 @@ def run(job: Job) -> Iterator[Event]:
                     key=spec.key, target=spec.target, kind=spec.kind, error=trials[spec.key].error
                 )
             else:
-                views[spec.key] = view
                 yield _finished(spec, trials[spec.key].seconds, cached=False)
     yield Analysing(targets=tuple(target.name for target in plan.targets))
+    views = _views(store, specs, trials)
     ordered = counted(job.out, (trials[spec.key] for spec in specs))
     audit = judge_audit(plan, _by_target(specs, views), ordered)
     provenance = _provenance(job, device, committed, time.perf_counter() - started)
@@ -148,8 +148,14 @@ def _record(
     )
 
 
-def _check(job: Job) -> str:
+def check(job: Job) -> str:
     """Resolve every name of the plan before anything is trained; returns the hash of the code."""
+    engine = job.plan.compute.engine
+    if isinstance(job.out, Address) and job.out.scheme == IN_THIS_PROCESS and engine != "inline":
+        raise UsageError(
+            f"Expected the engine 'inline' for {job.out}, which is in the memory of one process, "
+            f"found {engine!r}. Use --engine inline, or name a folder or another address with --out."
+        )
     functions = [training_function(job.plan, target, job.plan_folder) for target in job.plan.targets]
     source = resolve("data source", job.plan.data.source, DATA, path=job.plan_folder)
     attacks_of(job.plan)
@@ -158,20 +164,36 @@ def _check(job: Job) -> str:
     return code_sha256(module_files([*functions, source], names))
 
 
-def _specs(job: Job, device: str, code: str) -> tuple[TrialSpec, ...]:
-    """The trials of the plan, audited ones first: they take longest."""
-    # The names of trials are in the record: with the salt, they confirm no guess of the data either.
-    plan, data = job.plan, salted(drawn_salt(job.out), pool_of(job.plan, job.plan_folder).sha256())
-    wanted = [
+def wanted(plan: AuditPlan, folder: Path) -> tuple[Wanted, ...]:
+    """The trials of the plan, audited ones first: they take longest.
+
+    Raises:
+        UsageError: an attack or a training function that is not there.
+    """
+    found: list[Wanted] = [
         (AUDITED if index == 0 else SHADOW, index, position, target)
         for index in range(plan.shadows + 1)
         for position, target in enumerate(plan.targets)
         # Of a model that somebody else trained, nothing says how to train another.
         if index == 0 or not target.trained
     ]
-    for position, target in enumerate(plan.targets):
-        fit = training_function(plan, target, job.plan_folder)
-        wanted += [(name, index, position, target) for name, index in trials_of(plan, target, fit)]
+    for position, target in enumerate(plan.targets if games_of(plan) else ()):
+        fit = training_function(plan, target, folder)
+        found += [(name, index, position, target) for name, index in trials_of(plan, target, fit)]
+    return tuple(found)
+
+
+def specs_of(job: Job, device: str, code: str, salt: str) -> tuple[TrialSpec, ...]:
+    """The trials of the plan, each with the name under which its result lies.
+
+    Args:
+        job: what to run.
+        device: on which.
+        code: its hash, see `check`.
+        salt: of the folder, in hexadecimal digits.
+    """
+    # The names of trials are in the record: with the salt, they confirm no guess of the data either.
+    plan, data = job.plan, salted(salt, pool_of(job.plan, job.plan_folder).sha256())
     specs = [
         TrialSpec(
             key=_key(plan, data, code, device, *each),
@@ -183,7 +205,7 @@ def _specs(job: Job, device: str, code: str) -> tuple[TrialSpec, ...]:
             out=job.out.resolve(),  # A training function may leave the folder.
             device=device,
         )
-        for each in wanted
+        for each in wanted(plan, job.plan_folder)
     ]
     if len({spec.key for spec in specs}) != len(specs):
         raise UsageError("Expected every trial to differ, found two equal ones. Report this with the plan.")
@@ -218,6 +240,19 @@ def _key(
     if kind == AUDITED and plan.data.show_records:
         content["show_records"] = True
     return hashlib.sha256(canonical(content).encode()).hexdigest()[:32]
+
+
+def _views(store: Store, specs: tuple[TrialSpec, ...], trials: dict[str, TrialRecord]) -> dict[str, View]:
+    """The results of all trials that are not lost; one that has gone meanwhile is lost from now on."""
+    views = {}
+    for spec in specs:
+        if trials[spec.key].status != "lost":
+            view = load_view(store, spec)
+            if view is None:
+                trials[spec.key] = _ended(spec, Outcome(key=spec.key), None)
+            else:
+                views[spec.key] = view
+    return views
 
 
 def _by_target(specs: tuple[TrialSpec, ...], views: dict[str, View]) -> dict[str, dict[int, View]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,23 +43,26 @@ class Thinned:
         """See `Plants`."""
         return self.inner.planted if isinstance(self.inner, Plants) else 0
 
+    def due(self, index: int) -> bool:
+        """See `Plants`."""
+        return index < FIRST or index % self.every == 0
+
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> ThinnedSession:
         """See `StepAttack`."""
-        return ThinnedSession(self.inner.begin(canaries, rng), self.every)
+        return ThinnedSession(self.inner.begin(canaries, rng), self.due)
 
 
 class ThinnedSession:
     """The session of the inner attack, asked at some steps only."""
 
-    def __init__(self, inner: StepSession, every: int):
+    def __init__(self, inner: StepSession, due: Callable[[int], bool]):
         self._inner = inner
-        self._every = every
+        self._due = due
         self.several = isinstance(inner, Several) and inner.several
 
     def observe(self, step: StepOracle) -> RowArray | None:
         """See `StepSession`."""
-        due = step.index < FIRST or step.index % self._every == 0
-        return self._inner.observe(step) if due else None
+        return self._inner.observe(step) if self._due(step.index) else None
 
     def released(self, gradient: RowArray) -> None:
         """See `StepSession`."""

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpaudit.address import only_local
 from dpaudit.claim_cli import AsJson
 from dpaudit.errors import UsageError
 
 if TYPE_CHECKING:
     from dpaudit.signoff import Verification
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the record.", metavar="RECORD")]
+Folder = Annotated[Path, typer.Argument(help="Folder of the record.", metavar="RECORD", callback=only_local)]
 Key = Annotated[Path | None, typer.Option("--key", help="Private key of who signs (NAME.key).")]
 Name = Annotated[str, typer.Option("--name", help="Name of the person who signs.")]
 Role = Annotated[str, typer.Option("--role", help="Role in which that person signs.")]
@@ -31,7 +32,9 @@ def register(app: typer.Typer) -> None:
 
 
 def sign(
-    record: Annotated[Path | None, typer.Argument(help="Folder of the record.", metavar="[RECORD]")] = None,
+    record: Annotated[
+        Path | None, typer.Argument(help="Folder of the record.", metavar="[RECORD]", callback=only_local)
+    ] = None,
     new_key: Annotated[
         Path | None, typer.Option("--new-key", help="Make a pair of keys, NAME.key and NAME.pub.")
     ] = None,

@@ -48,6 +48,10 @@ class Stopping:
         """See `Plants`."""
         return self.inner.planted if isinstance(self.inner, Plants) else 0
 
+    def due(self, index: int) -> bool:
+        """See `Plants`."""
+        return isinstance(self.inner, Plants) and self.inner.due(index)
+
     def begin(self, canaries: Canaries, rng: np.random.Generator) -> StoppingSession:
         """See `StepAttack`."""
         return StoppingSession(inner=self.inner.begin(canaries, rng), alpha=self.alpha)

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dpaudit import __version__, legacy
+from dpaudit.address import Place
 from dpaudit.ending import Ended
 from dpaudit.errors import UsageError
 from dpaudit.judge import EXIT, EXIT_LOST, AuditJudgement, judge_audit
 from dpaudit.measure import weights
+from dpaudit.memory import uncollected
 from dpaudit.plan import AuditPlan, parse
 from dpaudit.protocols import StepAttack, View
 from dpaudit.record import RECORD_NAME, SCHEMA_VERSION, AuditRecord, Provenance, TrialRecord, dump
@@ -42,7 +44,7 @@ class Job:
         path: script, or name of a module.
         module: whether it is the latter.
         arguments: of the script.
-        out: folder of the record.
+        out: folder of the record, or its address.
         command: what the user typed.
         epsilon: declared; None takes the accountant's.
         delta: declared; None takes the one that the script asks its accountant for.
@@ -59,7 +61,7 @@ class Job:
     path: str
     module: bool = False
     arguments: tuple[str, ...] = ()
-    out: Path
+    out: Place
     command: str = ""
     epsilon: float | None = None
     delta: float | None = None
@@ -123,10 +125,11 @@ def trace(job: Job, *, stdout: TextIO | None = None) -> Traced:
 
 
 def _run(job: Job, plan: AuditPlan, stdout: TextIO | None, fault: str | None = None) -> tuple[View, Ended]:
-    target = resolve("target", SCRIPT_TARGET, {})(
-        name=job.name, path=job.path, module=job.module, arguments=job.arguments, fault=fault
-    )
-    attacks = tuple(_scheduled(attack, job, plan) for attack in step_attacks(plan))
+    with uncollected():
+        target = resolve("target", SCRIPT_TARGET, {})(
+            name=job.name, path=job.path, module=job.module, arguments=job.arguments, fault=fault
+        )
+        attacks = tuple(_scheduled(attack, job, plan) for attack in step_attacks(plan))
     result: tuple[View, Ended] = target.run(
         attacks, seed=job.seed, delta=job.delta, declared=job.epsilon is not None, stdout=stdout
     )

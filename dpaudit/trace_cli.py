@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpaudit.address import Place, place_of
 from dpaudit.claim_cli import Epsilon, option
+from dpaudit.memory import uncollected
 
 if TYPE_CHECKING:
     from dpaudit.trace import Traced
@@ -39,7 +41,7 @@ Control = Annotated[
 ]
 Fault = Annotated[str, option(_LOOKING, "The fault of that control.")]
 Seed = Annotated[int | None, option(_LOOKING, "Of the audit's own random streams; else drawn and recorded.")]
-Out = Annotated[Path | None, option(_OUTPUT, "Folder of the record.", "--out")]
+Out = Annotated[str | None, option(_OUTPUT, "Folder or address of the record.", "--out", metavar="PLACE")]
 Quiet = Annotated[bool, option(_OUTPUT, "Print nothing of the audit but errors.", "--quiet", "-q")]
 AsJson = Annotated[
     bool, option(_OUTPUT, "Print a summary as JSON, and the script's output on stderr.", "--json")
@@ -75,15 +77,16 @@ def trace(
 
     Options of dpaudit come before the script; what follows it is the script's own.
     """
-    from dpaudit.trace import Job, checked
-    from dpaudit.trace import trace as run
+    with uncollected():
+        from dpaudit.trace import Job, checked
+        from dpaudit.trace import trace as run
 
     job = checked(
         Job(
             path=script,
             module=module,
             arguments=tuple(arguments or ()),
-            out=out or _OUT / (script.rpartition(".")[2] if module else Path(script).stem),
+            out=place_of(out) if out else _OUT / (script.rpartition(".")[2] if module else Path(script).stem),
             command=shlex.join(["dpaudit", *sys.argv[1:]]),
             epsilon=epsilon,
             delta=delta,
@@ -98,10 +101,12 @@ def trace(
         )
     )
     traced = run(job, stdout=sys.stderr if as_json else None)
-    raise typer.Exit(_tell(traced, job.out, quiet=quiet, as_json=as_json))
+    with uncollected():
+        code = _tell(traced, job.out, quiet=quiet, as_json=as_json)
+    raise typer.Exit(code)
 
 
-def _tell(traced: Traced, folder: Path, *, quiet: bool, as_json: bool) -> int:
+def _tell(traced: Traced, folder: Place, *, quiet: bool, as_json: bool) -> int:
     """Write the page, print the verdict, and return the exit code."""
     from rich.console import Console
 

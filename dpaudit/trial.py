@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dpaudit.address import Place
 from dpaudit.asking import Asked, Asks
 from dpaudit.canary import Canaries, Pool, given_pool, make_pool
 from dpaudit.errors import DpauditError, TrialError, UsageError, nearest
@@ -50,7 +51,7 @@ class TrialSpec:
         index: number of the draw, 0 being the audited model's; of a game, number of the trial.
         plan: the whole plan.
         plan_folder: where the user's modules are.
-        out: the audit's folder.
+        out: the audit's folder, or its address.
         device: cpu or cuda.
     """
 
@@ -60,7 +61,7 @@ class TrialSpec:
     index: int
     plan: AuditPlan
     plan_folder: Path
-    out: Path
+    out: Place
     device: str
 
     @property
@@ -76,8 +77,18 @@ def execute(spec: TrialSpec) -> float:
         TrialError: the training function raised or returned nonsense.
         StoreError: the result could not be written.
     """
+    view = trained(spec, canaries_of(spec.plan, spec.plan_folder, spec.index))
+    save_view(spec, view)
+    return view.seconds
+
+
+def trained(spec: TrialSpec, canaries: Canaries) -> View:
+    """What a trial releases that is trained on the members of this draw.
+
+    Raises:
+        TrialError: the training function raised or returned nonsense.
+    """
     target_plan = target_of(spec)
-    canaries = canaries_of(spec.plan, spec.plan_folder, spec.index)
     kind = TRAINED_TARGET if target_plan.trained else TRAINING_TARGET
     target: Target = resolve("target", kind, {})(
         name=spec.target,
@@ -88,9 +99,7 @@ def execute(spec: TrialSpec) -> float:
     )
     attacks = step_attacks(spec.plan) if spec.kind == AUDITED else ()
     with explained(target_plan):
-        view = target.train(canaries, seed=training_seed(spec), device=spec.device, attacks=attacks)
-    save_view(spec, view)
-    return view.seconds
+        return target.train(canaries, seed=training_seed(spec), device=spec.device, attacks=attacks)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def sentence(target: TargetRecord) -> str:
         f"Of {numbers.many(feasible.n, 'fake secret')} planted in the training data of {target.name}, "
         f"{numbers.count(float(samples))} samples of its output bring out {_share(feasible)}, and "
         f"{_share(first)} stand out as the likeliest of all candidates; each at confidence "
-        f"{numbers.level(1 - first.alpha)}."
+        f"{numbers.level(1 - first.alpha)}{numbers.given(first.assumptions)}."
     )
 
 

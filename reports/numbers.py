@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 
 NO_DATA = "no data"
@@ -63,6 +64,11 @@ def interval(name: str, lower: float | None, upper: float | None) -> str:
 def level(alpha: float) -> str:
     """Write an error probability as a percentage without needless digits."""
     return f"{alpha * 100:.3g} %"
+
+
+def given(assumptions: Sequence[str]) -> str:
+    """Write what an interval assumes behind it; nothing where its design sees to everything."""
+    return f", if {' and '.join(assumptions)}" if assumptions else ""
 
 
 def p_value(value: float | None) -> str:

@@ -25,6 +25,9 @@ _HEADS = {
     "average": ("Class average", "Other averages"),
     "features": ("Features",),
     "labels": ("Labels",),
+    "mean record": ("Mean record, dB",),
+    "beyond known": ("Nearer than known records",),
+    "picked": ("Nearest of the candidates", "By chance"),
 }
 _MOST_ROWS = 6
 
@@ -140,7 +143,19 @@ def _of_model(item: Rebuilt) -> str:
     return (
         f"From the final model, whoever knows all other records rebuilt {item.subject} with a mean {measure} "
         f"of {_with_interval(score)}, over {score.n} records; compared with other records than its own, the "
-        f"same had {_value(name, score.blind)}."
+        f"same had {_value(name, score.blind)}.{_beside(item)}"
+    )
+
+
+def _beside(item: Rebuilt) -> str:
+    """What a guess by the mean record comes to, and how often what was rebuilt beats every known record."""
+    typical, rebuilt, beyond = (_score(item, name) for name in ("mean record", "psnr", "beyond known"))
+    if typical is None or rebuilt is None or beyond is None:
+        return ""
+    return (
+        f" Its PSNR was {_with_interval(rebuilt)} dB, that of the mean of the records it knows of "
+        f"{_with_interval(typical)} dB; {_value(beyond.name, beyond.mean)} came nearer than the nearest of "
+        "those."
     )
 
 
@@ -275,6 +290,6 @@ def _with_interval(score: Score) -> str:
 def _value(name: str, value: float) -> str:
     if math.isnan(value):
         return numbers.NO_DATA
-    if name.startswith("psnr"):
+    if name.startswith("psnr") or name == "mean record":
         return f"{value:.1f}"
     return f"{value:.2f}" if name in ("ssim", "correlation", "average") else numbers.percent(value)

@@ -62,6 +62,8 @@ def _place(location: str) -> dict[str, Any]:
     file, _, line = location.rpartition(":")
     if not (file and line.isdecimal()):
         file, line = location, "1"
+    if "://" in file:
+        return {"artifactLocation": {"uri": quote(file, safe=":/")}, "region": {"startLine": 1}}
     path = Path(file)
     uri = path.as_uri() if path.is_absolute() else quote(str(PurePosixPath(path)))
     return {"artifactLocation": {"uri": uri}, "region": {"startLine": max(int(line), 1)}}

@@ -63,6 +63,8 @@ def is_reconstruction(rate: Rate) -> bool:
 def rates(target: TargetRecord, *, reconstruction: bool) -> Table:
     """Disclosure rates of membership, or of reconstruction, worst slice first."""
     what = "Reconstruction" if reconstruction else "Membership"
+    shown = [rate for rate in worst_first(target.rates) if is_reconstruction(rate) is reconstruction]
+    resting = any(rate.assumptions for rate in shown)
     return Table(
         caption=f"{what} rates of {target.name}, worst group first",
         columns=(
@@ -74,6 +76,7 @@ def rates(target: TargetRecord, *, reconstruction: bool) -> Table:
             ("Status", "status"),
             ("n", "number"),
             ("Attack", "text"),
+            *((("Interval assumes", "text"),) if resting else ()),
         ),
         rows=tuple(
             (
@@ -85,9 +88,9 @@ def rates(target: TargetRecord, *, reconstruction: bool) -> Table:
                 rate_status(rate),
                 numbers.count(rate.n) if rate.n else numbers.NO_DATA,
                 rate.source,
+                *(("; ".join(rate.assumptions) or "nothing further",) if resting else ()),
             )
-            for rate in worst_first(target.rates)
-            if is_reconstruction(rate) is reconstruction
+            for rate in shown
         ),
         empty=f"{what} was not measured on {target.name}.",
     )

@@ -179,7 +179,8 @@ def _guessed(target: TargetRecord) -> Iterator[str]:
                 f"{source} guessed the sensitive value of {numbers.percent(inside.value)} of members "
                 f"({numbers.interval(inside.name, inside.lower, inside.upper)}) and of "
                 f"{numbers.percent(others.value)} of people who were out "
-                f"({numbers.interval(others.name, others.lower, others.upper)}){_allowed(inside)}."
+                f"({numbers.interval(others.name, others.lower, others.upper)}){_allowed(inside)}"
+                f"{numbers.given(inside.assumptions)}."
             )
 
 

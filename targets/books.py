@@ -15,11 +15,12 @@ from opacus import PrivacyEngine
 from opacus.accountants import GaussianAccountant, IAccountant, PRVAccountant, RDPAccountant
 from opacus.accountants.analysis import rdp
 
+from dpaudit.accounting import remembered
 from dpaudit.claim import Ledger, Phase, Spending
 
 _POINTS = 40
 _FEWEST = 3
-_SECONDS = 0.5
+_SECONDS = 0.15
 _BEYOND, _MANY = 1e3, 100.0
 History = list[tuple[float, float, int]]
 
@@ -81,7 +82,8 @@ class Books:
         for kind, step, get_epsilon in originals:
             kind.step, kind.get_epsilon = watched(step), heard(get_epsilon)
         try:
-            yield
+            with remembered():
+                yield
         finally:
             for kind, step, get_epsilon in originals:
                 kind.step, kind.get_epsilon = step, get_epsilon
@@ -150,11 +152,12 @@ class Books:
         The accountant is asked again at up to 40 checkpoints with its history cut there, and at fewer where
         it takes long: what it would have said, without slowing training down.
         """
-        return tuple(
-            _spending(known, delta, partial(self._figure, known, delta))
-            for known in self._accountants
-            if known.history
-        )
+        with remembered():
+            return tuple(
+                _spending(known, delta, partial(self._figure, known, delta))
+                for known in self._accountants
+                if known.history
+            )
 
 
 def _spending(accountant: IAccountant, delta: float, figure: Callable[[History], float]) -> Spending:

@@ -17,9 +17,11 @@ from opacus.optimizers import DPOptimizer
 
 from dpaudit.evidence import Finding, Note
 from dpaudit.targets.blends import Blends
+from dpaudit.targets.collation import Collation
 from dpaudit.targets.draws import Loaders
 from dpaudit.targets.forward import Call, Untestable, kept_outputs, layers_of, row_that_moves, tensors_of
 from dpaudit.targets.ghost import Ghost
+from dpaudit.targets.mixing import Mixing
 from dpaudit.targets.places import caller
 from dpaudit.targets.sway import swayed
 
@@ -31,16 +33,19 @@ _CHECK = "one record, one gradient"
 class Coupling:
     """Looks at forward and backward passes of private models."""
 
-    def __init__(self, loaders: Loaders):
+    def __init__(self, loaders: Loaders, ghost: Ghost, private: Callable[[Any], bool]):
         self._loaders = loaders
+        self._private = private
         self._steps: dict[int, int] = {}
         self._calls: list[Call] = []
         self._tested: list[Call] = []
         self._modules: dict[int, Any] = {}
         self._suspicions: dict[str, list[Finding]] = {}
         self._busy = False
-        self.ghost = Ghost()
+        self.ghost = ghost
         self.blends = Blends()
+        self.mixing = Mixing()
+        self.collation = Collation()
         self._watching = False
         self.looked = self.steps = 0
         self.untestable = ""
@@ -80,6 +85,7 @@ class Coupling:
             for kind, forward in forwards:
                 kind.forward = forward
             self._calls.clear()
+            self.mixing.stop()
 
     def _due(self, module: Any) -> bool:
         step = self._steps.get(id(module), 0)
@@ -138,6 +144,19 @@ class Coupling:
     def _forget(self, calls: Sequence[Call]) -> None:
         self._calls = [kept for kept in self._calls if kept not in calls]
 
+    def handed(self, root: Any) -> None:
+        """A loader with this sampler hands out a batch."""
+        if self._watching and self._private(root):
+            self.mixing.begin(self._loaders.last_size or 0)
+
+    def about_to_step(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """A private step is about to be made, or skipped until its batch is complete."""
+        with self._aside():
+            root, fetched = self._loaders.last_fetched
+            if self._watching and self._private(root) and self.steps & (self.steps - 1) == 0:
+                self.collation.look(fetched)
+            self.mixing.end(parameters, self._loaders.last_tensors, self._loaders.last_size)
+
     def step_made(self, optimizer: DPOptimizer) -> None:
         """Close the books of what the step is made of: it is suspect if all of its passes are.
 
@@ -166,10 +185,11 @@ class Coupling:
     def _aside(self) -> Iterator[None]:
         """What runs inside is the audit's own."""
         before, self._busy = self._busy, True
+        self.mixing.tape.paused = True
         try:
             yield
         finally:
-            self._busy = before
+            self._busy = self.mixing.tape.paused = before
 
     @contextmanager
     def _hooks_off(self) -> Iterator[None]:
@@ -187,10 +207,12 @@ class Coupling:
             if len(found) >= _LOOKS:
                 yield found[0]
                 return
-        yield from self.blends.findings()
+        where = (self.collation, self.blends, self.mixing)
+        yield from next((seen for each in where if (seen := tuple(each.findings()))), ())
 
     def notes(self) -> Iterator[Note]:
-        """That nothing is known of model and loss, and why."""
+        """What is no contradiction by itself, and that nothing is known of model and loss, and why."""
+        yield from self.mixing.notes()
         if self._watching and self.steps and not self.looked:
             yield Note(
                 check="records apart in model and loss",

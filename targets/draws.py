@@ -22,10 +22,12 @@ from opacus.utils.uniform_sampler import (
     UniformWithReplacementSampler,
 )
 from torch.utils.data import BatchSampler
+from torch.utils.data._utils.fetch import _MapDatasetFetcher
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from dpaudit.check import IntArray
 from dpaudit.claim import Sampler
+from dpaudit.targets.collation import Fetched
 
 _POISSON = (UniformWithReplacementSampler, DistributedUniformWithReplacementSampler)
 _MEMORY = 4096
@@ -101,6 +103,8 @@ class Loaders:
         last_tensors: what it holds.
         passing: called with the sampler, the records and the batch before it is handed out; what it
             returns is.
+        handed: called with the sampler afterwards.
+        last_fetched: its sampler, and what it was made of where that was made in this process.
     """
 
     def __init__(self, seeds: Sequence[int] = ()):
@@ -112,6 +116,9 @@ class Loaders:
         self.last_size: int | None = None
         self.last_tensors: tuple[torch.Tensor, ...] = ()
         self.passing: Callable[[Any, IntArray, Any], tuple[IntArray, Any]] | None = None
+        self.handed: Callable[[Any], None] | None = None
+        self._fetched: Fetched | None = None
+        self.last_fetched: tuple[Any, Fetched | None] = None, None
 
     def taken(self, rows: int | None, returned: Sequence[Any] = ()) -> Taken | None:
         """The batch of the step that is about to be made.
@@ -142,7 +149,23 @@ class Loaders:
     def watch(self) -> Iterator[None]:
         """Record what every `DataLoader` hands out, in the order in which its user gets it."""
         kind: Any = _BaseDataLoaderIter
-        next_index, following = kind._next_index, kind.__next__
+        fetcher: Any = _MapDatasetFetcher
+        next_index, following, fetch = kind._next_index, kind.__next__, fetcher.fetch
+
+        @wraps(fetch)
+        def recorded_fetch(fetcher: Any, index: Any) -> Any:
+            collate = fetcher.collate_fn
+
+            def keeping(records: Any) -> Any:
+                if isinstance(records, list):
+                    self._fetched = Fetched(collate=collate, records=tuple(records))
+                return collate(records)
+
+            fetcher.collate_fn = keeping
+            try:
+                return fetch(fetcher, index)
+            finally:
+                fetcher.collate_fn = collate
 
         @wraps(next_index)
         def recorded_index(iterator: Any) -> Any:
@@ -152,6 +175,7 @@ class Loaders:
 
         @wraps(following)
         def recorded_next(iterator: Any) -> Any:
+            self._fetched = None
             batch = following(iterator)
             current = self._pass(iterator)
             current.yielded = True
@@ -163,16 +187,19 @@ class Loaders:
                     records, batch = self.passing(handed.root, handed.records, batch)
                     handed = replace(handed, records=records)
                 self._since.append(handed)
+                self.last_fetched = handed.root, self._fetched
                 self.latest = iterator._dataset
                 self.last_tensors = _tensors(batch)
                 self.last_size = handed.records.size + _longer(before, self.last_tensors)
+                if self.handed is not None:
+                    self.handed(handed.root)
             return batch
 
-        kind._next_index, kind.__next__ = recorded_index, recorded_next
+        kind._next_index, kind.__next__, fetcher.fetch = recorded_index, recorded_next, recorded_fetch
         try:
             yield
         finally:
-            kind._next_index, kind.__next__ = next_index, following
+            kind._next_index, kind.__next__, fetcher.fetch = next_index, following, fetch
 
     def _drawn(self, iterator: Any, index: Any) -> None:
         sampler, current = iterator._index_sampler, self._pass(iterator)

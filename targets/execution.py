@@ -175,8 +175,9 @@ class Executor:
         histories = [(history, list(history)) for history in self._histories()]
         try:
             # The step works on copies; the originals are what is put back.
-            now = _taken(optimizer, parameters, rows=at_hand)
-            _give(optimizer, parameters, now if at_hand or self._start is None else _copied(self._start))
+            start = None if at_hand else self._start
+            now = _taken(optimizer, parameters, rows=at_hand) if start is None else _copied(start)
+            _give(optimizer, parameters, now)
             underlying.state = defaultdict(dict, {key: _copied(value) for key, value in state.items()})
             with self._random.frozen() if frozen else self._random.fresh():
                 yield weights

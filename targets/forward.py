@@ -116,9 +116,9 @@ def row_that_moves(call: Call, handed: Sequence[torch.Tensor], rows: int) -> tup
             tolerance = call.tolerance(one)
             if _apart(one, same, tolerance) > tolerance:
                 raise Untestable("two equal forward passes differ")
-            apart = _apart(one, two, tolerance)
-            if apart > tolerance:
-                return name, apart
+            distance = _apart(one, two, tolerance)
+            if distance > tolerance:
+                return name, distance
     return "", 0.0
 
 
@@ -176,11 +176,11 @@ def _apart(one: torch.Tensor, two: torch.Tensor, tolerance: float) -> float:
     # Code that sorts its records moves rows: then the same features are in another one.
     alike = after[len(after) // 2]
     others = after[(after - alike).norm(dim=1) > tolerance * alike.norm()][:_PLACES]
-    apart = torch.cdist(before, torch.cat([others, alike[None]])).min(dim=1).values
+    nearest = torch.cdist(before, torch.cat([others, alike[None]])).min(dim=1).values
     # Noise that is drawn by place makes every copy another row: the one that was copied is where it was.
-    apart = torch.minimum(apart, (after - before).norm(dim=1))
+    nearest = torch.minimum(nearest, (after - before).norm(dim=1))
     norms = before.norm(dim=1)
-    return 0.0 if bool((apart <= tolerance * norms)[norms > 0].any()) else distance
+    return 0.0 if bool((nearest <= tolerance * norms)[norms > 0].any()) else distance
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 No per-record gradient is formed there, so the step alone shows nothing of the clip. A record whose loss is
 multiplied by 0 is a record that is not there; one whose loss is multiplied by a million has a huge gradient.
+Records that the audit planted are left out in the same way, and what each of them adds is what its presence
+changes in the sum.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ import torch
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from torch import nn
 
-from dpaudit.check import FloatArray
+from dpaudit.check import BoolArray, FloatArray
 from dpaudit.evidence import Movement
+from dpaudit.protocols import RowArray
 from dpaudit.targets.execution import clip_of
 from dpaudit.targets.forward import kept_state
+from dpaudit.targets.planted import Planted
 from dpaudit.targets.randomness import ReplayRandomness
+from dpaudit.targets.rows import flatten
 
 _HUGE = 1e6
 _LARGE = 1e3
@@ -30,22 +35,37 @@ _LARGE = 1e3
 class Ghost:
     """The farthest that one record was seen to move the sum that a private optimizer is handed."""
 
-    def __init__(self) -> None:
+    def __init__(self, planted: Planted, wanted: Callable[[int], bool]):
+        self._planted = planted
+        self._wanted = wanted
         self._moved: dict[int, Movement] = {}
         self._steps: dict[int, int] = {}
         self._seen: set[int] = set()
+        self._inside = False
 
     @contextmanager
-    def watch(self, aside: Callable[[], Any]) -> Iterator[None]:
-        """Stand in for the backward pass of Opacus's loss; `aside` keeps other observers from looking."""
+    def watch(self, aside: Callable[[], Any], *, looks: bool = True) -> Iterator[None]:
+        """Stand in for the backward pass of Opacus's loss.
+
+        Args:
+            aside: keeps other observers from looking at what is executed here.
+            looks: whether the clip is put to the test, or planted records are only taken out.
+        """
         kind: Any = DPTensorFastGradientClipping
         backward = kind.backward
 
         @wraps(backward)
         def watched(loss: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._due(loss.optimizer):
+            if self._inside:
+                return backward(loss, *args, **kwargs)
+            self._inside = True
+            try:
                 with aside():
-                    self._look(loss)
+                    if looks and self._due(loss.optimizer):
+                        self._look(loss)
+                    loss = self._without_planted(loss)
+            finally:
+                self._inside = False
             return backward(loss, *args, **kwargs)
 
         kind.backward = watched
@@ -67,6 +87,21 @@ class Ghost:
     def _due(self, optimizer: Any) -> bool:
         step = self._steps.get(id(optimizer), 0)
         return step & (step - 1) == 0 and id(optimizer) not in self._seen
+
+    def _without_planted(self, loss: Any) -> Any:
+        """The loss of the own records; costs two passes for each planted one, at steps that want it."""
+        own = self._planted.apart(len(loss.loss_per_sample))
+        parameters = _parameters(loss)
+        if own is None or not parameters:
+            return loss
+        found: RowArray = np.zeros((0, sum(p.numel() for p in parameters)), dtype=np.float32)
+        if self._wanted(self._steps.get(id(loss.optimizer), 0)):
+            try:
+                found = _added(loss, own)
+            except Exception as error:
+                self._planted.lost = f"{type(error).__name__} when the backward passes were executed again"
+        self._planted.formed(parameters[0], found)
+        return _weighted(loss, own.astype(np.float64))
 
     def _look(self, loss: Any) -> None:
         key, rows = id(loss.optimizer), len(loss.loss_per_sample)
@@ -113,14 +148,35 @@ def _movement(one: list[torch.Tensor], other: list[torch.Tensor], clip: float, w
     )
 
 
-def _summed(loss: Any, weights: FloatArray) -> list[torch.Tensor]:
-    """What the two passes leave in the parameters when the records' losses are multiplied by `weights`."""
+def _added(loss: Any, own: BoolArray) -> RowArray:
+    """(k, d) What each record that is not `own` adds to the sum of those that are, as it is clipped."""
+    base = own.astype(np.float64)
+    alone = _summed(loss, base)
+    added = [
+        [one - other for one, other in zip(_summed(loss, _with(base, int(i), 1.0)), alone, strict=True)]
+        for i in np.flatnonzero(~own)
+    ]
+    return np.stack([flatten(parts) for parts in added])
+
+
+def _parameters(loss: Any) -> list[nn.Parameter]:
+    groups = loss.optimizer.original_optimizer.param_groups
+    return [p for group in groups for p in group["params"] if p.requires_grad]
+
+
+def _weighted(loss: Any, weights: FloatArray) -> Any:
+    """The loss with each record's multiplied; one times 0 is left out, whatever it is."""
     tensor = loss.loss_per_sample
     factors = torch.as_tensor(weights, dtype=tensor.dtype, device=tensor.device)
+    factors = factors.view(-1, *([1] * (tensor.dim() - 1)))
     changed = copy.copy(loss)
-    changed.loss_per_sample = tensor * factors.view(-1, *([1] * (tensor.dim() - 1)))
-    groups = loss.optimizer.original_optimizer.param_groups
-    parameters = [p for group in groups for p in group["params"] if p.requires_grad]
+    changed.loss_per_sample = (tensor * factors).masked_fill(factors == 0, 0.0)
+    return changed
+
+
+def _summed(loss: Any, weights: FloatArray) -> list[torch.Tensor]:
+    """What the two passes leave in the parameters when the records' losses are multiplied by `weights`."""
+    changed, parameters = _weighted(loss, weights), _parameters(loss)
     # Gradients of whatever else the loss trains are left alone.
     reached = list({id(p): p for p in (*parameters, *loss.module._module.parameters())}.values())
     reached = [p for p in reached if p.requires_grad]

@@ -7,7 +7,7 @@ offered to the step attacks before it happens.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import wraps
@@ -22,19 +22,14 @@ from dpaudit.canary import Canaries
 from dpaudit.check import IntArray
 from dpaudit.claim import Adjacency, Claim, Ledger, Phase, Sampler, Spending
 from dpaudit.evidence import Access, Batch, Evidence, Finding, Note
-from dpaudit.protocols import (
-    BatchSession,
-    RowArray,
-    StepAttack,
-    StepSession,
-    StopTraining,
-)
+from dpaudit.protocols import BatchSession, RowArray, StepAttack, StepSession, StopTraining
 from dpaudit.riding import Plants, Several
 from dpaudit.targets import remarks
 from dpaudit.targets.books import Books
 from dpaudit.targets.bypass import Bypass
 from dpaudit.targets.coupling import Coupling
 from dpaudit.targets.draws import Loaders, Rule, Taken, root_of
+from dpaudit.targets.ghost import Ghost
 from dpaudit.targets.inversion import Models
 from dpaudit.targets.places import names_of
 from dpaudit.targets.planted import Planted
@@ -73,9 +68,12 @@ class Observation:
         self.loaders = Loaders(seeds)
         self.books = Books()
         self.bypass = Bypass(self.loaders)
-        self.coupling = Coupling(self.loaders)
+        plants = [attack for attack in attacks if isinstance(attack, Plants) and attack.planted]
+        self.planted = Planted(max((attack.planted for attack in plants), default=0), rng)
+        ghost = Ghost(self.planted, lambda index: any(attack.due(index) for attack in plants))
+        self.coupling = Coupling(self.loaders, ghost, self._private)
+        self.loaders.handed = self.coupling.handed
         self._returned: dict[int, tuple[Any, Rule]] = {}
-        self.planted = Planted(max((a.planted for a in attacks if isinstance(a, Plants)), default=0), rng)
         self._phases: dict[_Settings, int] = {}
         self._steps: list[remarks.Step] = []
         self.probes: list[OptimizerProbe] = []
@@ -93,21 +91,22 @@ class Observation:
         return self.engines[-1] if self.engines else None
 
     def claim_sessions(self) -> tuple[int, Sequence[StepSession]]:
-        """Hand the sessions to an optimizer that steps for the first time: those that ride on several, if not
-        to the first one, and none to those that come after many.
-        """
+        """Hand the sessions to an optimizer at its first step: to later ones those that ride on several."""
         number, self._claimed = self._claimed, self._claimed + 1
         riders = [s for s in self._riders if not number or (isinstance(s, Several) and s.several)]
         return number, riders if number < _MOST_OPTIMIZERS else ()
 
     def strip(self, parameters: Sequence[torch.nn.Parameter]) -> RowArray:
-        """Take planted records out of the batch of the step that is about to be made."""
+        """Look at the batch of the step that is about to be made, and take planted records out of it."""
+        self.coupling.about_to_step(parameters)
         return self.planted.strip(parameters)
 
     def riding(self, root: Any, records: IntArray, batch: Any) -> tuple[IntArray, Any]:
         """Plant records in what a private loader hands out."""
-        private = any(root is known for known, _ in self._returned.values())
-        return records, self.planted.passing(batch, len(records)) if private else batch
+        return records, self.planted.passing(batch, len(records)) if self._private(root) else batch
+
+    def _private(self, root: Any) -> bool:
+        return any(root is known for known, _ in self._returned.values())
 
     def seed(self) -> int:
         """A seed for the random stream of re-executed steps."""
@@ -263,7 +262,7 @@ class Observation:
             delta: at which epsilons are stated; None leaves them out.
         """
         return (
-            *remarks.findings(self._steps, self.ledger, delta),
+            *remarks.findings(self._steps, self.ledger, delta, other_rows=self.coupling.mixing.other_rows),
             *remarks.noise_seeds(self, self._seeds),
             *self.bypass.findings(),
             *self.coupling.findings(),
@@ -333,6 +332,8 @@ def observe(
             observation.loaders.passing = observation.riding
         if any(attack.access is Access.REPLAY for attack in attacks):
             stack.enter_context(observation.coupling.watch())
+        elif observation.planted.wanted:
+            stack.enter_context(observation.coupling.ghost.watch(nullcontext, looks=False))
         stack.enter_context(observation.books.asked(observation.targets))
         PrivacyEngine.make_private = observed_make_private
         DPOptimizer.__init__ = observed_initialise

@@ -2,7 +2,8 @@
 
 They are appended to what the private loader hands out, so that the user's own preprocessing, model and loss
 form their per-record gradients as of any record; before the step these are taken out again. A step canary
-puts one of them back.
+puts one of them back. In ghost mode, where no such gradients are formed, their losses are left out of the
+backward passes, and what each would add to the sum is measured (`dpaudit.targets.ghost`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dpaudit.check import BoolArray
 from dpaudit.protocols import RowArray
 from dpaudit.targets import rows as rows_of
 from dpaudit.targets.batches import mapped, tensors
@@ -37,6 +39,7 @@ class Planted:
         self._bank: list[torch.Tensor] = []
         self._riding: deque[tuple[int, int]] = deque(maxlen=_MEMORY)
         self._last: list[tuple[int, int]] = []
+        self._formed: dict[int, RowArray] = {}
 
     def passing(self, batch: Any, size: int) -> Any:
         """The batch of `size` records with the bank behind it, once there is one."""
@@ -63,31 +66,43 @@ class Planted:
         Empty where none rode along. Where rows and records do not agree, nothing is planted from then on.
         """
         none: RowArray = np.zeros((0, sum(p.numel() for p in parameters)), dtype=np.float32)
+        formed = self._formed.pop(id(parameters[0]), None) if parameters else None
         fresh = bool(self._riding)
         # A second optimizer steps on the batch of the first.
         riding = list(self._riding) or self._last
         self._riding.clear()
         if not any(extra for _, extra in riding):
             return none
+        if formed is not None:
+            return formed if len(formed) else none
         if not all(rows_of.has_samples(p) for p in parameters):
             self.lost = "no per-record gradients are formed, so that nothing can be taken out again"
             return none
         rows = len(rows_of.samples(parameters[0]))
-        while riding and sum(size + extra for size, extra in riding) > rows:
-            # Batches that were handed out and not used.
-            riding = riding[1:]
-        self._last = riding
-        if sum(size + extra for size, extra in riding) != rows:
-            if not fresh:
-                return none
-            self.lost = f"found {rows} gradient rows after the batches {self._words(riding)}"
+        self._last, fits = _used(riding, rows)
+        if not fits:
+            if fresh:
+                self.lost = f"found {rows} gradient rows after the batches {self._words(self._last)}"
             return none
-        own = np.concatenate([np.repeat([True, False], pair) for pair in riding])
-        extra = riding[-1][1]
+        own, extra = _own(self._last), self._last[-1][1]
         found = rows_of.read(parameters)[rows - extra :] if extra else none
         for parameter in parameters:
             _keep(parameter, torch.as_tensor(own))
         return found
+
+    def apart(self, rows: int) -> BoolArray | None:
+        """Which of the rows that are about to be differentiated together are the user's own; None for all."""
+        riding = list(self._riding) or self._last
+        if self.lost or not any(extra for _, extra in riding):
+            return None
+        self._last, fits = _used(riding, rows)
+        if not fits:
+            self.lost = f"found losses of {rows} records after the batches {self._words(self._last)}"
+        return _own(self._last) if fits else None
+
+    def formed(self, parameter: torch.nn.Parameter, found: RowArray) -> None:
+        """Keep what each planted record would add to the sum, (k, d), of the optimizer of this parameter."""
+        self._formed[id(parameter)] = found
 
     def _complete(self) -> bool:
         return bool(self._bank) and len(self._bank[0]) == self.wanted
@@ -112,6 +127,18 @@ class Planted:
     @staticmethod
     def _words(riding: Sequence[tuple[int, int]]) -> str:
         return ", ".join(f"{size} + {extra}" for size, extra in riding) or "that were handed out"
+
+
+def _used(riding: Sequence[tuple[int, int]], rows: int) -> tuple[list[tuple[int, int]], bool]:
+    """The last batches that so many rows can be of, without those that were handed out and not used."""
+    used = list(riding)
+    while used and sum(map(sum, used)) > rows:
+        used = used[1:]
+    return used, bool(used) and sum(map(sum, used)) == rows
+
+
+def _own(used: Sequence[tuple[int, int]]) -> BoolArray:
+    return np.concatenate([np.repeat([True, False], pair) for pair in used])
 
 
 def _keep(parameter: torch.nn.Parameter, own: torch.Tensor) -> None:

@@ -272,8 +272,9 @@ class OptimizerProbe:
         """Add or leave out one record's gradient in the batch at hand."""
         mean_over = 1.0
         if self._executor.clips_inside:
-            if insert is not None:
-                # What is added to a sum that is clipped already has to be clipped, too.
+            if insert is not None and not np.may_share_memory(insert, self._candidates):
+                # What is added to a sum that is clipped already has to be clipped, too; what a planted record
+                # adds to it was.
                 shrink = min(1.0, self.max_grad_norm / max(float(np.linalg.norm(insert)), 1e-12))
                 insert = np.asarray(insert * shrink, dtype=np.float32)
         elif self._optimizer.loss_reduction == "mean":

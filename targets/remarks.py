@@ -74,13 +74,20 @@ def step_of(taken: Taken | None, rows: int | None, root: object, stated: Rule | 
     )
 
 
-def findings(steps: Sequence[Step], ledger: Ledger, delta: float | None) -> Iterator[Finding]:
+def findings(
+    steps: Sequence[Step],
+    ledger: Ledger,
+    delta: float | None,
+    *,
+    other_rows: tuple[int, int] | None = None,
+) -> Iterator[Finding]:
     """Contradictions between what the loader promises and the batches that came.
 
     Args:
         steps: in order.
         ledger: as it ran.
         delta: at which epsilons are stated; None leaves them out.
+        other_rows: gradients of a step and how many are of its batch, where the others were seen not to be.
     """
     elsewhere = [step for step in steps if step.elsewhere]
     if elsewhere:
@@ -98,7 +105,8 @@ def findings(steps: Sequence[Step], ledger: Ledger, delta: float | None) -> Iter
             measured=f"a record twice or more in {len(double)} of {len(steps)} batches",
             remedy="Do not sample with replacement within a batch: such a record counts twice in the sum.",
         )
-    copies = {step.copies for step in steps if step.rows and step.size}
+    own = other_rows[1] / other_rows[0] if other_rows else 1.0
+    copies = {round(step.copies * own) for step in steps if step.rows and step.size}
     several = sum(bool(step.rows and step.size) for step in steps)
     if several >= _FEW and len(copies) == 1 and (k := copies.pop()) > 1:
         yield Finding(

@@ -17,6 +17,7 @@ from dpaudit.check import FloatArray
 from dpaudit.protocols import RowArray
 
 _FARTHER = 1.01
+_FARTHEST = 1.001
 Batch = Sequence[RowArray]
 Released = Callable[[Batch, Batch | None], RowArray | None]
 
@@ -91,13 +92,16 @@ class Search:
         starts = np.cumsum([0, *around.sizes[:-1]])
         within = np.sqrt(np.add.reduceat(moved**2, starts))
         distance = float(np.linalg.norm(within))
+        # Not-a-number is no growth here: the distance below tells of it.
+        grew = bool((within > _FARTHEST * self._worst.within).any()) or not np.isfinite(distance)
         self._worst.within = np.fmax(self._worst.within, within)
         if not distance <= _FARTHER * float(np.linalg.norm(self._worst.movement)):
             self._worst.movement = within
         # Not-a-number counts as farther than anything.
         if not distance <= self._worst.distance:
             self._worst.distance, self._worst.where = distance, f"{neighbour.where}, step {self._step}"
-        self._settle()
+        if grew:
+            self._settle()
         return distance
 
     def _climb(self, budget: int, rng: np.random.Generator) -> None:

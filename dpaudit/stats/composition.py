@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from dp_accounting import dp_event, pld
@@ -134,9 +134,16 @@ def loss_moments(ledger: Ledger, adjacency: Adjacency) -> tuple[float, float, fl
     return mean, math.sqrt(variance), least
 
 
+@cache
+def _quadrature() -> tuple[FloatArray, FloatArray]:
+    """Nodes and weights against the normal density, by the eigenvalues of a matrix."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(64)
+    return nodes, weights
+
+
 def _step_moments(sigma: float, rate: float, adjacency: Adjacency) -> tuple[float, float]:
     """Mean and variance of the loss of one Poisson-sampled Gaussian step."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(64)
+    nodes, weights = _quadrature()
     weights = np.concatenate([(1 - rate) * weights, rate * weights]) / weights.sum()
     nodes = np.concatenate([nodes, nodes + 1 / sigma])
 

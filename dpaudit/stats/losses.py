@@ -8,6 +8,7 @@ are read by their private fields, hence the upper limit on its version; tests ho
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from dp_accounting.pld import pld_pmf
@@ -24,6 +25,7 @@ _RISE = 1e-12
 _OVERFLOWS, _LARGEST_EXPONENT = 30.0, 700.0
 
 
+@lru_cache(maxsize=8)
 def step(sigma: float, rate: float, adjacency: Adjacency, width: float) -> PrivacyLossDistribution:
     """Loss of one Poisson-sampled Gaussian step, discretised upwards on a grid of the given width.
 

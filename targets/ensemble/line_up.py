@@ -58,13 +58,13 @@ def play(
         )
     chosen = rng.choice(outside, size=size, replace=False)
     others, own = canaries.x[chosen].astype(np.float32), canaries.y[chosen]
-    start = fitted(recipe, x, y, device) if game.fitted else _fresh(recipe).to(device)
+    start = fitted(recipe, x, y, device) if game.start == "fitted" else fresh(recipe).to(device)
     labels = game.labels(log_probabilities(copy.deepcopy(start), others.astype(np.float64), device), own)
     secrets = rng.integers(size, size=models)
     member = np.ones((models, len(y) + size), dtype=np.bool_)
     member[:, len(y) :] = secrets[:, None] == np.arange(size)
     ensemble = train_ensemble(
-        replace(recipe, model=lambda: copy.deepcopy(start).cpu()) if game.fitted else recipe,
+        recipe if game.start == "recipe" else replace(recipe, model=lambda: copy.deepcopy(start).cpu()),
         np.concatenate([x, others]),
         np.concatenate([y, labels]),
         member,
@@ -75,7 +75,7 @@ def play(
     return game.evidence(ensemble.log_probabilities(others), labels, secrets, rng)
 
 
-def _fresh(recipe: Recipe) -> nn.Module:
+def fresh(recipe: Recipe) -> nn.Module:
     """A model before training, always the same."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the generators of every device.

@@ -73,14 +73,14 @@ def test_a_leak_is_refuted_recorded_and_reported(folder: Path) -> None:
         (("jax.npz", "--epsilon", "1", "--design", "independent-runs", "--gaussian"), 0),
     ],
 )
-def test_exit_codes(folder: Path, arguments: tuple[str, ...], code: int) -> None:
-    done = dpaudit(folder, "bound", *arguments, "--out", "audits/code", "--quiet")
+def test_exit_codes(typed, folder: Path, arguments: tuple[str, ...], code: int) -> None:
+    done = typed(folder, "bound", *arguments, "--out", "audits/code", "--quiet")
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
 
 
-def test_a_planned_look_spends_its_share_on_ranks_within_kappa(folder: Path) -> None:
-    done = dpaudit(folder, "bound", "ranks.csv", "--epsilon", "2", "--kappa", "0.01", "--look", "2/5")
+def test_a_planned_look_spends_its_share_on_ranks_within_kappa(typed, folder: Path) -> None:
+    done = typed(folder, "bound", "ranks.csv", "--epsilon", "2", "--kappa", "0.01", "--look", "2/5")
     assert done.returncode == 1, done.stderr
     target = json.loads((folder / "audits" / "ranks" / "record.json").read_text())["targets"][0]
     within = next(e for e in target["estimates"] if "within kappa" in e["source"])
@@ -88,8 +88,8 @@ def test_a_planned_look_spends_its_share_on_ranks_within_kappa(folder: Path) -> 
     assert within["epsilon_lower"] == pytest.approx(np.log(within["alpha"] ** (1 / 20) / 0.01), rel=0.01)
 
 
-def test_json_is_json(folder: Path) -> None:
-    done = dpaudit(folder, "bound", "leaky.csv", "--epsilon", "2", "--out", "audits/json", "--json")
+def test_json_is_json(typed, folder: Path) -> None:
+    done = typed(folder, "bound", "leaky.csv", "--epsilon", "2", "--out", "audits/json", "--json")
     assert json.loads(done.stdout)["status"] == "REFUTED"
 
 
@@ -112,8 +112,10 @@ def test_json_is_json(folder: Path) -> None:
         (("ranks.csv", "--kappa", "0.001"), "first rank among 99"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(folder: Path, arguments: tuple[str, ...], expected: str) -> None:
-    done = dpaudit(folder, "bound", *arguments, "--out", "audits/mistake")
+def test_mistakes_are_one_line_and_exit_2(
+    typed, folder: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    done = typed(folder, "bound", *arguments, "--out", "audits/mistake")
     assert done.returncode == 2
     assert done.stderr.startswith("dpaudit: Expected ")
     assert done.stderr.count("\n") == 1
@@ -139,6 +141,7 @@ def test_no_training_framework_is_loaded(folder: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_power_and_plan_print_what_could_be_shown(folder: Path) -> None:
     power = dpaudit(folder, "power", "--epsilon", "4", "--observations", "50", "--runs", "3", "--json")
     assert power.returncode == 0, power.stderr
@@ -159,8 +162,8 @@ def test_power_and_plan_print_what_could_be_shown(folder: Path) -> None:
         (("plan", "--set", "attack.lira=1"), "attacks"),
     ],
 )
-def test_mistakes_of_planning(folder: Path, arguments: tuple[str, ...], expected: str) -> None:
-    done = dpaudit(folder, *arguments)
+def test_mistakes_of_planning(typed, folder: Path, arguments: tuple[str, ...], expected: str) -> None:
+    done = typed(folder, *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("dpaudit: Expected ")
     assert done.stderr.count("\n") == 1

@@ -62,6 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return at
 
 
+@pytest.mark.slow
 def test_a_refutation_exits_with_one_and_its_witness_is_replayed(folder: Path) -> None:
     done = dpaudit(folder, "releases:leaky", *DOMAIN, *QUICK, "--witness", "leaky.json")
     assert done.returncode == 1, done.stderr

@@ -10,69 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from dpaudit import store
-from dpaudit.backend import one_thread
 from dpaudit.commitment import SALT_NAME
-from dpaudit.events import RunFinished, RunStarted, TrialFinished, TrialLost
-from dpaudit.plan import parse
-from dpaudit.record import AuditRecord, dump, load
-from dpaudit.run import Job, run
+from dpaudit.events import RunFinished, RunStarted, TrialLost
+from dpaudit.record import load
+from dpaudit.run import run
 from dpaudit.store import StoreError
+from tests.small_audit import essence, made, small_job
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN = """
-import torch
-
-def fit(x, y, *, seed, device):
-    torch.manual_seed(seed)
-    model = torch.nn.Linear(x.shape[1], 10)
-    torch.nn.functional.cross_entropy(model(torch.as_tensor(x)), torch.as_tensor(y)).backward()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter -= parameter.grad
-    return model
-"""
-PLAN = {
-    "data": {"canaries": 20},
-    "compute": {"engine": "inline", "device": "cpu"},
-    "targets": [{"name": "own", "train": "reliability_own:fit", "claim": {"epsilon": 8.0}}],
-    "attacks": {"lira": {"shadows": 3}},
-}
 
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    """Four small trials in this process."""
-    (tmp_path / "reliability_own.py").write_text(OWN)
-    monkeypatch.syspath_prepend(tmp_path)
-    threads = torch.get_num_threads()
-    one_thread()
-    yield Job(plan=parse(PLAN), plan_text="", plan_folder=tmp_path, out=tmp_path / "out", command="test")
-    sys.modules.pop("reliability_own", None)
-    torch.set_num_threads(threads)
-
-
-TIMES = {"created": "", "seconds": 0.0, "committed": "", "commitment_sha256": ""}
-
-
-def essence(record: AuditRecord) -> bytes:
-    """A record without times, and whether a trial was made now or found."""
-    trials = tuple(
-        replace(
-            trial, seconds=0.0, attempts=0, status="cached" if trial.status == "finished" else trial.status
-        )
-        for trial in record.trials
-    )
-    return dump(replace(record, trials=trials, provenance=replace(record.provenance, **TIMES)))
-
-
-def made(events) -> list[str]:
-    """Keys of the trials that were run now, each of which must have been run once."""
-    keys = [event.key for event in events if isinstance(event, TrialFinished) and not event.cached]
-    assert len(keys) == len(set(keys))
-    return keys
+    yield from small_job(tmp_path, monkeypatch)
 
 
 def test_a_full_disk_costs_what_was_not_written_and_the_same_command_finishes(job, monkeypatch):

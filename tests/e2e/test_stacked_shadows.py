@@ -17,7 +17,15 @@ from dpaudit.run import Job, run
 from dpaudit.store import Store
 from dpaudit.targets.ensemble import shadows
 
-FAST = ("recipe.epochs=2", "attacks.lira.shadows=3", "data.canaries=40", 'compute.engine="inline"')
+FAST = (
+    "recipe.epochs=2",
+    "attacks.lira.shadows=3",
+    "data.canaries=40",
+    'compute.engine="inline"',
+    "attacks.step-canary.references=100",
+    "attacks.step-canary.replays=1",
+    "attacks.gradient-inversion.iterations=5",
+)
 SHADOWS = 3
 
 

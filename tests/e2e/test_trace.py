@@ -57,6 +57,7 @@ def traced(cwd: Path, script: str, *options: str) -> subprocess.CompletedProcess
     return python(cwd, "-m", "dpaudit", "trace", "--seed", "1", *options, "train.py")
 
 
+@pytest.mark.slow
 def test_without_canaries_the_weights_are_those_of_an_untraced_run(tmp_path: Path) -> None:
     script = SCRIPT.format(private=PRIVATE, inside="pass")
     ended = traced(tmp_path, script, "--no-canaries", "--looks", "2")
@@ -107,6 +108,7 @@ optimizer.add_noise = add_noise
 """
 
 
+@pytest.mark.slow
 def test_a_contradicted_script_is_stopped(tmp_path: Path) -> None:
     script = SCRIPT.format(private=PRIVATE + HALVED, inside="pass")
     ended = traced(tmp_path, script, "--stop-early", "--every", "1", "--looks", "1")

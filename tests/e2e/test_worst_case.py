@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from dpaudit.attacks.membership.worst_case import WorstCase
@@ -20,6 +21,7 @@ from dpaudit.verdict import Status
 
 MODULE = """
 import numpy as np
+import pytest
 import torch
 
 from dpaudit.targets.recipe import Recipe
@@ -58,6 +60,7 @@ def plan(module: str, targets: dict[str, float]) -> AuditPlan:
     return parse(document, "a test")
 
 
+@pytest.mark.slow
 def test_a_run_plays_in_two_trials_refutes_training_without_noise_and_resumes(tmp_path: Path) -> None:
     (tmp_path / "worst_case_own.py").write_text(MODULE)
     job = Job(

@@ -188,6 +188,7 @@ def fit(x, y, *, seed, device):
 """
 
 
+@pytest.mark.slow
 def test_an_audit_is_reproduced_and_a_changed_one_is_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plan.toml").write_text(PLAN)

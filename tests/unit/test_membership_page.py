@@ -34,6 +34,7 @@ def finished(document: dict, folder: Path) -> AuditRecord:
     return load(folder / "out")
 
 
+@pytest.mark.slow
 def test_a_run_asks_its_models_what_its_attacks_want_to_know(tmp_path):
     wanting = {
         "augmentation-vote": {"queries": 3},

@@ -26,7 +26,7 @@ def test_the_plan_is_accepted_and_its_tests_share_the_weight_of_their_attack() -
     for name in attacks:
         own = [share for test, share in shares.items() if test.partition(",")[0] == name]
         assert abs(sum(own) - plan.attacks[name].weight) < 1e-12
-    assert len(shares) == 3 + 2 + 1
+    assert len(shares) == 3 + 2 + 2 + 1
 
 
 def test_every_attack_of_the_page_is_in_its_table() -> None:

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from dpaudit.asking import Extracts, Game, LineUp, Rebuilds
+from dpaudit import registry
+from dpaudit.asking import Extracts, Game, LineUp, Rebuilds, Reconstructs
 from dpaudit.errors import UsageError
 from dpaudit.protocols import ModelAttack, StepAttack
 from dpaudit.registry import (
@@ -42,7 +43,7 @@ def test_what_runs_use_by_full_name_resolves(name):
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_built_in_attack_satisfies_a_protocol_and_bears_its_own_name(name):
     attack = build("attack", name, ATTACKS, {})
-    assert isinstance(attack, StepAttack | ModelAttack | Game | LineUp | Extracts | Rebuilds)
+    assert isinstance(attack, StepAttack | ModelAttack | Game | LineUp | Extracts | Rebuilds | Reconstructs)
     assert attack.name == name
 
 
@@ -140,3 +141,15 @@ def test_the_right_spelling_of_a_wrong_name_is_shown(written, says):
     with pytest.raises(UsageError, match="Expected a known mechanism or module:object") as error:
         resolve("mechanism", written, MECHANISMS)
     assert says in str(error.value)
+
+
+def test_what_is_installed_is_read_once_for_each_search_path(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(registry, "entry_points", lambda group: asked.append(group) or ())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for _ in range(5):
+        registry.build("attack", "lira", registry.ATTACKS, {})
+    assert asked == ["dpaudit.attacks"]
+    monkeypatch.syspath_prepend(str(tmp_path / "other"))
+    registry.build("attack", "lira", registry.ATTACKS, {})
+    assert len(asked) == 2

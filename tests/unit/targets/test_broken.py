@@ -22,6 +22,7 @@ def test_an_unknown_fault_names_the_nearest() -> None:
         plant(None, "half-nois")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_training_on_the_loader_that_was_not_returned_shows_in_the_batch_sizes() -> None:
     import torch
     from opacus import PrivacyEngine

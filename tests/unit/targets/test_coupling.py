@@ -11,7 +11,7 @@ from opacus import PrivacyEngine
 from opacus.layers import DPLSTM, DPMultiheadAttention
 from opacus.utils.batch_memory_manager import BatchMemoryManager
 from torch import nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, normalize, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 from dpaudit.attacks.replay import ReplayAttack
@@ -221,7 +221,73 @@ def contrasted(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def standardised(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     x = (x - 0.3) / 1.7
     x = (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)
-    return cross_entropy(model(x[torch.randperm(len(x))]), y)
+    order = torch.randperm(len(x))
+    return cross_entropy(model(x[order]), y[order])
+
+
+def labels_mixed(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    soft = one_hot(y, 3).float()
+    return cross_entropy(model(x), 0.7 * soft + 0.3 * soft[torch.randperm(len(y))])
+
+
+def smoothed_by_the_batch(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    soft = one_hot(y, 3).float()
+    return cross_entropy(model(x), 0.9 * soft + 0.1 * soft.mean(0))
+
+
+def smoothed(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    factor = 0.05 + 0.1 * torch.rand(len(y), 1)
+    return cross_entropy(model(x), (1 - factor) * one_hot(y, 3) + factor / 3)
+
+
+def weighted_by_counts(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    counts = torch.bincount(y, minlength=3).clamp(min=1)
+    return cross_entropy(model(x), y, weight=len(y) / counts)
+
+
+def hardest(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (losses >= losses.median()).detach()).mean()
+
+
+def weighted_by_own_loss(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (losses > 1).detach()).mean()
+
+
+def patched(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    blend = x.clone()
+    blend[:, :4] = x[torch.randperm(len(x)), :4]
+    return cross_entropy(model(blend), y)
+
+
+def erased(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    kept = torch.rand_like(x) > 0.3
+    flipped = torch.where(torch.rand(len(x), 1) < 0.5, x.flip(1), x)
+    return cross_entropy(model(flipped * kept), y)
+
+
+def centred_by_a_constant(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(model((x - 0.01) / 0.98), y)
+
+
+class Beside(nn.Module):
+    """Takes what the loader handed out beside features that the loop made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 3)
+
+    def forward(self, features: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
+        return self.inner(features) + 0 * raw[:, :3]
+
+
+def beside_raw(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(model(x - x.mean(0), x), y)
+
+
+def augmented_beside_raw(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(model(x + 0.1 * torch.randn_like(x), x), y)
 
 
 def noised(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -277,6 +343,13 @@ WRONG = {
     "mixup": (wide, {"loss": mixed_up, "batch_size": 24, "width": 12}),
     "mean of the batch subtracted": (wide, {"loss": centred, "batch_size": 24, "width": 12}),
     "in virtual batches": (plain, {"loss": contrastive, "physical": 6}),
+    "labels mixed": (plain, {"loss": labels_mixed, "epochs": 3}),
+    "labels smoothed by those of the batch": (plain, {"loss": smoothed_by_the_batch}),
+    "class weights of the batch": (plain, {"loss": weighted_by_counts}),
+    "the harder half": (plain, {"loss": hardest, "epochs": 3}),
+    "patches of others": (plain, {"loss": patched}),
+    "centred beside what the loader gave": (Beside, {"loss": beside_raw}),
+    "full batch, centred": (wide, {"loss": centred, "batch_size": 96, "width": 12, "epochs": 3} | NO_POISSON),
     "functorch": (plain, {"loss": contrastive, "grad_sample_mode": "functorch"}),
 }
 RIGHT = {
@@ -301,7 +374,15 @@ RIGHT = {
     "brightness and contrast": (wide, {"loss": contrasted, "batch_size": 24, "width": 12}),
     "standardised by record": (wide, {"loss": standardised, "batch_size": 24, "width": 12}),
     "noise added": (wide, {"loss": noised, "batch_size": 24, "width": 12}),
-    "full batch, centred": (wide, {"loss": centred, "batch_size": 96, "width": 12, "epochs": 3} | NO_POISSON),
+    "full batch, less a constant": (
+        wide,
+        {"loss": centred_by_a_constant, "batch_size": 96, "width": 12, "epochs": 3} | NO_POISSON,
+    ),
+    "labels smoothed by record": (plain, {"loss": smoothed}),
+    "weighted by its own loss": (plain, {"loss": weighted_by_own_loss}),
+    "flipped and erased": (plain, {"loss": erased}),
+    "augmented beside what the loader gave": (Beside, {"loss": augmented_beside_raw}),
+    "functorch": (plain, {"grad_sample_mode": "functorch"}),
     "autocast": (plain, {"loss": half}),
     "linear": (plain, {"loss": linear}),
     "virtual batches": (plain, {"physical": 6}),
@@ -367,13 +448,13 @@ def first_layer_only(model: Any) -> None:
     model.trainable_parameters = model.trainable_parameters[:2]
 
 
-def of_the_batch(model: Any) -> None:
+def by_the_mean(model: Any) -> None:
     """A clip by the mean norm of the batch."""
     real = type(model).get_norm_sample
     model.get_norm_sample = lambda: real(model).mean().expand(len(real(model)))
 
 
-@pytest.mark.parametrize("fault", [None, first_layer_only, of_the_batch])
+@pytest.mark.parametrize("fault", [None, first_layer_only, by_the_mean])
 @pytest.mark.parametrize("physical", [None, 6])
 def test_the_clip_of_ghost_mode_is_put_to_the_test(fault: Any, physical: int | None) -> None:
     torch.manual_seed(3)
@@ -381,3 +462,41 @@ def test_the_clip_of_ghost_mode_is_put_to_the_test(fault: Any, physical: int | N
     moved = seen.coupling.ghost.moved(seen.optimizers[0])
     assert moved is not None
     assert (moved.distance > 1.01) == (fault is not None), moved
+
+
+def seen_of_steps(second: Callable[..., torch.Tensor]) -> tuple[list[str], list[str]]:
+    """Findings and notes of a run whose steps sum the gradients of two backward passes."""
+
+    def loss(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        mean_loss(model, x, y).backward()
+        return second(model, x, y)
+
+    torch.manual_seed(3)
+    seen, _ = trained(plain(), loss=loss, poisson_sampling=False)
+    return [f.check for f in seen.findings()], [n.check for n in seen.notes()]
+
+
+def of_public_data(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return mean_loss(model, torch.linspace(-1, 1, 96).view(12, 8), torch.arange(12) % 3)
+
+
+def of_the_batch(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return mean_loss(model, x + 0.1, y)
+
+
+def test_public_rows_of_a_second_backward_pass_are_no_second_gradient_of_a_record() -> None:
+    findings, notes = seen_of_steps(of_public_data)
+    assert "one gradient for each record" not in findings
+    assert "gradients of other data" in notes
+
+
+def test_a_second_backward_pass_of_the_same_records_is_one() -> None:
+    findings, notes = seen_of_steps(of_the_batch)
+    assert "one gradient for each record" in findings
+    assert "gradients of other data" not in notes
+
+
+def test_a_mean_over_class_weights_is_noted_and_weights_by_counts_are_found() -> None:
+    torch.manual_seed(3)
+    notes = {n.check for n in trained(plain(), loss=weighted)[0].notes()}
+    assert "loss divided by the batch" in notes

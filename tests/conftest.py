@@ -1,0 +1,10 @@
+"""One thread for each process that a test runs in or starts: xdist already fills every core.
+
+Products here are small. With a thread pool per process, threads wait for one another most of the time.
+The libraries read this when they are loaded, so it is said here, before any test module imports them.
+"""
+
+import os
+
+for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(library, "1")
