@@ -13,6 +13,7 @@ from dpaudit.claim import Claim
 from dpaudit.evidence import Finding, NoiseSample, Replay
 from dpaudit.stats import noise
 from dpaudit.stats.family import Family
+from dpaudit.stats.inversion import told
 
 BEYOND_DOUBT = 1e-9
 """Level at which a deviation is called a contradiction outright, apart from the alpha of the audit."""
@@ -108,7 +109,7 @@ def law_findings(replay: Replay, *, alpha: float) -> Iterator[Finding]:
                 check=f"noise: {name}",
                 where=f"noise of the replayed and of the real steps{_of(replay.noise)}",
                 expected="independent normal noise, drawn anew for every coordinate of every step",
-                measured=f"p = {p_value:.2g} for {name}",
+                measured=f"p {told(p_value)} for {name}",
                 epsilon=None,
                 remedy="Draw the noise with torch.normal(0, noise_multiplier * max_grad_norm, size).",
             )

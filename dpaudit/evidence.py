@@ -276,7 +276,10 @@ class Note:
 WRITTEN = "weights written between steps"
 """Check of a note that weights changed while no optimizer made a step."""
 
-BLIND = ("clip not tested", "unwatched steps", WRITTEN)
+ADDED = "gradients changed after the release"
+"""Check of a note that the underlying optimizer was given more than what was released."""
+
+BLIND = ("clip not tested", "unwatched steps", WRITTEN, ADDED)
 """Checks of notes that leave a part of the guarantee unseen: silence about the rest is then inconclusive."""
 
 CLIP_TESTED = "clip tested from the data on"
@@ -285,7 +288,7 @@ CLIP_TESTED = "clip tested from the data on"
 NOT_TRIED = "not tried"
 """Check of a note in which an attack says why it cannot be tried on a run."""
 
-REPEATED = ("clip not tested", WRITTEN)
+REPEATED = ("clip not tested", WRITTEN, ADDED)
 """Checks of notes that it makes up for."""
 
 

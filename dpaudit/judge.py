@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dpaudit import ledger, measure, membership, rebuilding
+from dpaudit import ledger, measure, membership, power, rebuilding
 from dpaudit.claim import Claim, Sampler
 from dpaudit.coverage import coverage as covered
 from dpaudit.estimate import Estimate
@@ -14,12 +14,18 @@ from dpaudit.evidence import BLIND, CLIP_TESTED, REPEATED, Access, Finding, Note
 from dpaudit.plan import AuditPlan, TargetPlan
 from dpaudit.protocols import View
 from dpaudit.record import Coverage, TargetRecord, TrialRecord
+from dpaudit.stats.inversion import told
 from dpaudit.stats.multiplicity import holm, split
 from dpaudit.verdict import Status, Verdict
 
 EXIT = {Status.NOT_REFUTED: 0, Status.REFUTED: 1, Status.INCONCLUSIVE: 3}
 EXIT_LOST = 4
 Runs = Mapping[int, View]
+_UNCLAIMED = "No privacy was claimed: no private optimizer ran, and the plan declares no epsilon."
+_UNSEEN = (
+    "The training run was lost, so that nothing is known of what it claims; run the same command again to "
+    "repeat it."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +95,9 @@ def _judge(
         findings += owed
         findings += _declared_but_not_private(target, audited, own)
     left = alpha - measure.spent_on_law(plan, alpha)
+    judged = verdict(
+        claim, found.estimates, findings, measure.weights(plan), left, lost, unseen=audited is None
+    )
     return TargetRecord(
         name=target.name,
         role=target.role,
@@ -105,12 +114,7 @@ def _judge(
         findings=findings,
         curves=(*found.curves, *ledger.course(audited, own, found.curves)),
         checklist=ledger.checklist(audited, own, recomputed),
-        verdict=_as_far_as_drawn(
-            _as_far_as_seen(
-                verdict(claim, found.estimates, findings, measure.weights(plan), left, lost), audited
-            ),
-            plan,
-        ),
+        verdict=_as_far_as_drawn(_as_far_as_seen(judged, audited), plan),
         weights_sha256=audited.weights_sha256 if audited else "",
         rebuilt=rebuilding.rebuilt(plan, audited),
     )
@@ -176,6 +180,8 @@ def verdict(
     weights: Mapping[str, float],
     alpha: float,
     lost: int,
+    *,
+    unseen: bool = False,
 ) -> Verdict:
     """Refuted by a finding or by weighted Holm at `alpha`; not refuted only where refuting was possible.
 
@@ -186,12 +192,11 @@ def verdict(
         weights: pre-registered weight of each estimate, by `measure.label`.
         alpha: of this target.
         lost: trials that did not finish.
+        unseen: whether the audited run is one of them.
     """
     guarantees = [e for e in estimates if e.guarantee]
     if claim is None:
-        return _inconclusive(
-            "No privacy was claimed: no private optimizer ran, and the plan declares no epsilon.", guarantees
-        )
+        return _inconclusive(_UNSEEN if unseen else _UNCLAIMED, guarantees)
     if math.isinf(claim.epsilon):
         return _inconclusive("An unbounded epsilon is claimed, which nothing can contradict.", guarantees)
     best = _best(claim, guarantees, findings)
@@ -213,7 +218,13 @@ def _not_refuted(claim: Claim, guarantees: Sequence[Estimate], best: float | Non
     """Not refuted if some attack could have refuted the claim, else inconclusive."""
     # That batches were drawn as stated says nothing of what was made of them.
     looked = [e for e in guarantees if e.access is not Access.LEDGER]
-    able = [e for e in looked if e.claimed_epsilon is not None and e.ceiling > e.claimed_epsilon]
+    able = power.able(looked)
+    if able and not any(power.telling(e) for e in able):
+        return _inconclusive(
+            f"No attack could be expected to refute {_number(claim.epsilon)}: {power.reach(able, claim)}, "
+            f"which is more than {power.TIMES:g} times as much.",
+            guarantees,
+        )
     if not able:
         highest = max(looked, key=lambda e: e.ceiling, default=None)
         terms = ""
@@ -231,7 +242,7 @@ def _not_refuted(claim: Claim, guarantees: Sequence[Estimate], best: float | Non
     return Verdict(
         status=Status.NOT_REFUTED,
         reason=f"No attack contradicts epsilon {_number(claim.epsilon)}; {strongest.source} shows at least "
-        f"{shown}, and {_reach(max(e.ceiling for e in able))}.",
+        f"{shown}, and {power.reach(able, claim)}.",
         epsilon_lower=best,
         decided_by=strongest.source,
     )
@@ -263,7 +274,7 @@ def _refuted(
         status=Status.REFUTED,
         reason=f"{name} puts epsilon at {_bound(strongest.epsilon_lower)} or more where "
         f"{_number(strongest.claimed_epsilon)} is claimed "
-        f"({strongest.adjacency}, adjusted p {'< 1e-12' if p < 1e-12 else f'= {p:.2g}'}).",
+        f"({strongest.adjacency}, adjusted p {told(p)}).",
         epsilon_lower=best,
         decided_by=strongest.source,
     )
@@ -317,12 +328,6 @@ def _overall(
         status=worst.verdict.status,
         reason=f"{worst.name}: {worst.verdict.reason}",
         exit_code=code,
-    )
-
-
-def _reach(ceiling: float) -> str:
-    return (
-        f"could have shown up to {ceiling:.3g}" if math.isfinite(ceiling) else "could have shown any epsilon"
     )
 
 

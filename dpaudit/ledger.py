@@ -123,7 +123,10 @@ def describe(ledger: Ledger) -> str:
 def checklist(view: View | None, claim: Claim | None, recomputed: tuple[Accounted, ...]) -> tuple[Check, ...]:
     """Each part of the guarantee and how it is known: recomputed, checked, declared or unknown."""
     if claim is None or view is None:
-        none = Check(name="claim", state="unknown", detail="No privacy was claimed for this training run.")
+        detail = (
+            "The training run was lost." if view is None else "No privacy was claimed for this training run."
+        )
+        none = Check(name="claim", state="unknown", detail=detail)
         return (none, *(notes(view) if view else ()))
     ledger = claim.ledger
     rows = [

@@ -50,7 +50,7 @@ Between = Annotated[
     str | None,
     option(_DATA, "Neighbours: add-remove or replace-one; by default the domain's.", "--adjacency"),
 ]
-Samples = Annotated[int | None, option(_EFFORT, "Planned outputs; by default what 12 seconds allow.")]
+Samples = Annotated[int | None, option(_EFFORT, "Planned outputs; by default at most a million, by cost.")]
 Examples = Annotated[int, option(_EFFORT, "Pairs of data sets to try.")]
 Timeout = Annotated[float, option(_EFFORT, "Seconds for one call.")]
 Workers = Annotated[int, option(_EFFORT, "Processes to draw in; 0 for one per core, at most 4.")]

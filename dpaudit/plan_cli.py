@@ -34,7 +34,10 @@ Seconds = Annotated[
     float, option(_PROBE, "After so many a probe is ended, and told as at least.", "--probe-seconds")
 ]
 Repeats = Annotated[
-    int, option(_PROBE, "Probes of each kind; from 3 on margins mean something.", "--probe-repeats")
+    int,
+    option(
+        _PROBE, "Probes of each kind; from 2 on there is a margin, from 3 on a useful one.", "--probe-repeats"
+    ),
 ]
 Share = Annotated[
     float, option(_PROBE, "Train on this share of the records, and draw a line to all.", "--probe-share")
@@ -85,6 +88,8 @@ def plan(
     from dpaudit.placing import Asked
     from dpaudit.run import Job
 
+    if ledger_of(noise_multiplier, sample_rate, steps, sampler):
+        raise UsageError("Expected --probe without a claim's ledger, found both. Costs do not depend on it.")
     in_range("--probe-seconds", probe_seconds, 0.0, 1e9, open_low=True)
     in_range("--probe-repeats", probe_repeats, 1, 1000)
     in_range("--probe-share", probe_share, 0.0, 1.0, open_low=True)
@@ -150,7 +155,9 @@ def _machine(device: str, out: Place) -> Machine:
 
     disk = 0.0
     if not isinstance(out, Address):
-        there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
+        there = next(place for place in (out.resolve(), *out.resolve().parents) if place.exists())
+        if not there.is_dir():
+            raise UsageError(f"Expected --out={out} to be a folder, found a file at {there}. Name another.")
         disk = shutil.disk_usage(there).free
     return Machine(
         cores=available_cores(),

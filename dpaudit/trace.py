@@ -87,7 +87,7 @@ class Traced:
 
     Attributes:
         record: as written.
-        ended: how the script ended.
+        ended: how the script ended; if somebody stopped its control, that.
         answer: what else to tell its author; may be empty.
     """
 
@@ -115,13 +115,16 @@ def trace(job: Job, *, stdout: TextIO | None = None) -> Traced:
         control, how = _run(job, plan, StringIO(), fault=job.fault)
         runs["control"] = {0: control}
         trials.append(_trial("control", control, how))
+    else:
+        how = ended
     delta = job.delta if job.delta is not None else view.claim.delta if view.claim else 1e-5
     plan = _plan(job, delta, control="control" in runs)
     audit = _ended(judge_audit(plan, runs, trials), view, ended, job)
     record = _record(job, plan, audit, trials, time.perf_counter() - start)
     write_atomic(job.out / "plan.toml", record.plan_toml.encode())
     write_atomic(job.out / RECORD_NAME, dump(record))
-    return Traced(record=record, ended=ended, answer=_answer(job, ended))
+    last = how if how.how == "interrupted" else ended
+    return Traced(record=record, ended=last, answer=_answer(job, ended))
 
 
 def _run(job: Job, plan: AuditPlan, stdout: TextIO | None, fault: str | None = None) -> tuple[View, Ended]:

@@ -12,6 +12,7 @@ import typer
 
 from dpaudit.address import Place, place_of
 from dpaudit.claim_cli import Epsilon, option
+from dpaudit.errors import Interrupted
 from dpaudit.memory import uncollected
 
 if TYPE_CHECKING:
@@ -112,12 +113,15 @@ def _tell(traced: Traced, folder: Place, *, quiet: bool, as_json: bool) -> int:
 
     from dpaudit.gate import evaluate
     from dpaudit.policy import find_policy
+    from dpaudit.record import RECORD_NAME
     from dpaudit.reports import html, jsonview, text
     from dpaudit.store import write_atomic
 
     gate = evaluate(traced.record, find_policy(Path.cwd()))
     page = folder / "report.html"
     write_atomic(page, html.render(traced.record, gate).encode())
+    if traced.ended.how == "interrupted":
+        raise Interrupted(f"Interrupted; what was found until then is in {folder / RECORD_NAME}.")
     if traced.answer:
         typer.echo(f"\n{traced.answer}", err=True)
     if as_json:
@@ -125,4 +129,4 @@ def _tell(traced: Traced, folder: Place, *, quiet: bool, as_json: bool) -> int:
     elif not quiet:
         text.print_summary(traced.record, Console())
         typer.echo(f"Report: {page}")
-    return traced.record.exit_code if traced.ended.how in ("crashed", "interrupted") else gate.exit_code
+    return traced.record.exit_code if traced.ended.how == "crashed" else gate.exit_code

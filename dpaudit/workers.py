@@ -235,6 +235,9 @@ def _serve(pipe: Connection, prints: Connection, parent: int, prepare: Callable[
     for stream in (1, 2):
         os.dup2(prints.fileno(), stream)
     prints.close()
+    # Spawned itself, and no reason for the trial's own processes to be: DataLoader workers would import
+    # torch once more in every epoch, and leave their semaphores behind when they are killed.
+    multiprocessing.set_start_method(None, force=True)
     prepare()
     pipe.send(_READY)
     while True:

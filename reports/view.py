@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from dpaudit import power
 from dpaudit.claim import Claim
 from dpaudit.estimate import Estimate, Rate
+from dpaudit.evidence import Access
 from dpaudit.record import AuditRecord, GateResult, TargetRecord
 from dpaudit.reports import numbers, rebuilt, tables, target_tables, words
 from dpaudit.reports.tables import Table, metric_name, rate_status, worst_first
@@ -81,6 +83,19 @@ def ceiling_words(target: TargetRecord) -> str:
     return numbers.epsilon(found.ceiling) + ("" if same else f" ({found.adjacency})")
 
 
+def _looking(target: TargetRecord) -> tuple[Estimate, ...]:
+    """Bounds that can speak for silence: of what was made of the batches, not of how they were drawn."""
+    return tuple(e for e in target.estimates if e.guarantee and e.access is not Access.LEDGER)
+
+
+def _caught(target: TargetRecord) -> str:
+    """What the sharpest attack detects, beside the ceiling, which few ever reach."""
+    found = power.sharpest(power.able(_looking(target)))
+    if found is None:
+        return ""
+    return f"; an ε of {numbers.epsilon(found.detectable)} is caught nine times in ten"
+
+
 def _to_exceed(found: Estimate, claim: Claim | None) -> float:
     """The claim under the estimate's own adjacency; unbounded where nobody computed it."""
     if claim is not None and found.adjacency == claim.adjacency:
@@ -127,12 +142,14 @@ def cards(target: TargetRecord, record: AuditRecord) -> tuple[Card, ...]:
         Card(
             label="Ceiling of the audit",
             value=ceiling_words(target),
-            interval="the most these observations could have shown",
+            interval="the most these observations could have shown" + _caught(target),
             limit="must exceed the claim" if claimed is not None else "no claim to exceed",
             status="NO DATA"
             if best is None
             else "TOO LOW"
             if weak
+            else "NO POWER"
+            if claimed is not None and not any(map(power.telling, power.able(_looking(target))))
             else "HIGH ENOUGH"
             if claimed
             else "NO LIMIT",

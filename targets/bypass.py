@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from opacus.optimizers import DPOptimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-from dpaudit.evidence import Access, Finding, Note
+from dpaudit.evidence import ADDED, Access, Finding, Note
+from dpaudit.targets.applied import Origin, Release, release_of
 from dpaudit.targets.draws import Loaders
+from dpaudit.targets.standing import Standing
 
 _SOURCES = 64
+_UNDER = "the optimizer under a private one"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,13 +29,17 @@ class Plain:
         optimizer: which one.
         steps: how many.
         data: what the batches before them came from, by identity.
-        after: steps made once a private optimizer existed.
+        after: steps made once a private optimizer existed, not on data that is known to be other.
+        elsewhere: such steps on data that is.
+        raw: steps made with raw gradients of a batch of which there was a release.
         passes: numbers of the backward passes that its gradients came from last.
     """
 
     optimizer: torch.optim.Optimizer
     steps: int = 0
     after: int = 0
+    elsewhere: int = 0
+    raw: int = 0
     data: set[int] = field(default_factory=set)
     passes: set[int] = field(default_factory=set)
 
@@ -54,6 +61,13 @@ class Bypass:
         self._reached: dict[int, int] = {}
         self._heard: dict[int, Any] = {}
         self._private_passes: set[int] = set()
+        self._releases: dict[int, Release] = {}
+        self._about: dict[int, Origin] = {}
+        self._handed: dict[int, Release] = {}
+        self._last: dict[int, Any] = {}
+        self.added = 0
+        self.undone = 0
+        self.standing = Standing()
         self.private_steps = 0
         self.plain: dict[int, Plain] = {}
 
@@ -74,6 +88,20 @@ class Bypass:
         self.private_steps += 1
         self._private_passes |= self._latest(optimizer.original_optimizer)
         self._private_data |= self._sources()
+        self._releases.pop(key, None)
+        self._handed.pop(key, None)
+
+    def handed(self, optimizer: DPOptimizer, raw: Sequence[torch.Tensor | None]) -> None:
+        """That step hands a release, made of `raw`, to the underlying optimizer, whose hooks come next."""
+        self._handed[id(optimizer.original_optimizer)] = release_of(optimizer, raw, lambda: None)
+
+    def released(
+        self, optimizer: DPOptimizer, raw: Sequence[torch.Tensor | None], applied: Callable[[], None]
+    ) -> None:
+        """That step ended with a release, made of `raw`; the loop steps with it by itself, or does not."""
+        key = id(optimizer.original_optimizer)
+        self._announced[key] -= 1
+        self._releases[key] = release_of(optimizer, raw, applied)
 
     def private_step_failed(self, optimizer: DPOptimizer) -> None:
         """That step raised before the underlying optimizer made it."""
@@ -83,11 +111,18 @@ class Bypass:
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Count the steps of every torch optimizer."""
-        handle = register_optimizer_step_post_hook(self._stepped)
+        handles = [
+            register_optimizer_step_pre_hook(self._about_to_step),
+            register_optimizer_step_post_hook(self._stepped),
+        ]
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
+            self.standing.ended()
+            for last in self._last.values():
+                last.remove()
             for _, hook in self._heard.values():
                 hook.remove()
             self._heard.clear()
@@ -106,14 +141,62 @@ class Bypass:
     def _latest(self, optimizer: torch.optim.Optimizer) -> set[int]:
         return {self._reached[id(p)] for p in parameters_of(optimizer) if id(p) in self._reached}
 
+    def _about_to_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Look at its gradients after all hooks of its own, which may change them: hooks run in order."""
+        key = id(optimizer)
+        if key in self._private:
+            if key in self._last:
+                self._last.pop(key).remove()
+            self._last[key] = optimizer.register_step_pre_hook(self._reached_by)
+
+    def _reached_by(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        key = id(optimizer)
+        if self._announced.get(key, 0):
+            handed = self._handed.pop(key, None)
+            found = Origin.RELEASE if handed is None else handed.origin()
+            self.added += found is Origin.UNKNOWN
+            self.undone += found is Origin.RAW
+        elif key in self._releases:
+            self._about[key] = self._releases[key].origin()
+
+    def _of_release(self, key: int) -> tuple[bool, Origin | None]:
+        """Whether a step was one with the last release, and what its gradients were made of.
+
+        Of what was added nobody knows whether it is public. But a step on another batch of private data is
+        none with that release.
+        """
+        release, origin = self._releases.get(key), self._about.pop(key, None)
+        if release is None or origin is None:
+            return False, None
+        undecided = release.fresh or not self._loaders.waiting or self._other_data()
+        release.fresh = False
+        if origin is Origin.RAW or (origin is Origin.UNKNOWN and not undecided):
+            return False, origin
+        self.added += origin is Origin.UNKNOWN
+        release.applied()
+        return True, origin
+
+    def _other_data(self) -> bool:
+        """Whether the last batch came from a data set that no private optimizer is known to train on."""
+        found = self._sources()
+        return bool(found) and not found & self._private_data
+
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         key = id(optimizer)
+        if key in self._last:
+            self._last.pop(key).remove()
         if self._announced.get(key, 0):
             self._announced[key] -= 1
             return
+        of_release, origin = self._of_release(key)
+        if of_release:
+            return
         plain = self.plain.setdefault(key, Plain(optimizer=optimizer))
         plain.steps += 1
-        plain.after += bool(self._private)
+        elsewhere = self._other_data() and origin is not Origin.RAW
+        plain.after += bool(self._private) and not elsewhere
+        plain.elsewhere += bool(self._private) and elsewhere
+        plain.raw += origin is Origin.RAW
         plain.passes |= self._latest(optimizer)
         self._listen(optimizer)
         if len(plain.data) < _SOURCES:
@@ -137,6 +220,14 @@ class Bypass:
 
     def findings(self) -> Iterator[Finding]:
         """Weights that gradients of the private data moved without noise: private ones, or beside them."""
+        if self.undone:
+            yield _unprotected(
+                _UNDER,
+                "every update of these weights to be clipped and noised",
+                f"{self.undone} of {self.private_steps} private steps with gradients that were not noised, "
+                "put back after the release",
+                "Leave the gradients alone that the private optimizer hands over.",
+            )
         trained = self._trained()
         for key, plain in self.plain.items():
             itself = key in self._private and plain.after
@@ -144,14 +235,19 @@ class Bypass:
             together = plain.passes & self._private_passes
             if itself or (shares and plain.data & self._private_data):
                 yield _unprotected(
-                    plain,
+                    plain.words,
                     "every update of these weights to be clipped and noised",
-                    f"{plain.steps} such steps beside {self.private_steps} private ones on that data",
+                    f"{plain.steps} such steps beside {self.private_steps} private ones on that data"
+                    + (
+                        f", {plain.raw} of them on raw gradients put back after a release"
+                        if plain.raw
+                        else ""
+                    ),
                     "Step with the optimizer that make_private returned, from the first step to the last.",
                 )
-            elif together:
+            elif together and key not in self._private:
                 yield _unprotected(
-                    plain,
+                    plain.words,
                     "every weight that the loss of private records trains to be clipped and noised",
                     f"{len(together)} steps on gradients of the backward passes of private steps",
                     "Give make_private a model and an optimizer that have these parameters, or freeze them.",
@@ -162,6 +258,9 @@ class Bypass:
         if not self._private:
             return
         accused = {finding.where for finding in self.findings()}
+        beside = sum(plain.elsewhere for key, plain in self.plain.items() if key in self._private)
+        if self.added or beside:
+            yield _added(self.added, beside)
         for plain in self.plain.values():
             if plain.words in accused:
                 continue
@@ -177,10 +276,24 @@ class Bypass:
             )
 
 
-def _unprotected(plain: Plain, expected: str, measured: str, remedy: str) -> Finding:
+def _added(added: int, beside: int) -> Note:
+    """Something that nobody knows the origin of went to an optimizer that a private one steps with."""
+    what = f"{added} steps with gradients that are not what was released" if added else ""
+    other = f"{beside} steps of it on other data" if beside else ""
+    return Note(
+        check=ADDED,
+        where=_UNDER,
+        measured=" and ".join(words for words in (what, other) if words),
+        meaning="What was made of releases and public data alone is post-processing; a trace cannot tell.",
+        source="ledger",
+        access=Access.LEDGER,
+    )
+
+
+def _unprotected(where: str, expected: str, measured: str, remedy: str) -> Finding:
     return Finding(
         check="steps without privacy",
-        where=plain.words,
+        where=where,
         expected=expected,
         measured=measured,
         epsilon=float("inf"),

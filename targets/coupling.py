@@ -23,6 +23,7 @@ from dpaudit.targets.forward import Call, Untestable, kept_outputs, layers_of, r
 from dpaudit.targets.ghost import Ghost
 from dpaudit.targets.mixing import Mixing
 from dpaudit.targets.places import caller
+from dpaudit.targets.scaling import clip_norm
 from dpaudit.targets.sway import swayed
 
 _CALLS = 6
@@ -33,7 +34,14 @@ _CHECK = "one record, one gradient"
 class Coupling:
     """Looks at forward and backward passes of private models."""
 
-    def __init__(self, loaders: Loaders, ghost: Ghost, private: Callable[[Any], bool]):
+    def __init__(
+        self,
+        loaders: Loaders,
+        ghost: Ghost,
+        private: Callable[[Any], bool],
+        optimizers: Sequence[DPOptimizer] = (),
+    ):
+        self._optimizers = optimizers
         self._loaders = loaders
         self._private = private
         self._steps: dict[int, int] = {}
@@ -155,7 +163,10 @@ class Coupling:
             root, fetched = self._loaders.last_fetched
             if self._watching and self._private(root) and self.steps & (self.steps - 1) == 0:
                 self.collation.look(fetched)
-            self.mixing.end(parameters, self._loaders.last_tensors, self._loaders.last_size)
+            clip = clip_norm(self._optimizers, parameters)
+            riding = self.ghost.left_out(parameters[0]) if parameters else None
+            handed, rows = self._loaders.last_tensors, self._loaders.last_size
+            self.mixing.end(parameters, handed, rows, clip, left_out=riding)
 
     def step_made(self, optimizer: DPOptimizer) -> None:
         """Close the books of what the step is made of: it is suspect if all of its passes are.

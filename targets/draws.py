@@ -141,6 +141,11 @@ class Loaders:
         self._last = _assembled((fitting or ordered)[-1], rows)
         return self._last
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a batch was handed out since the last step."""
+        return bool(self._since)
+
     def rule(self, root: Any, dataset: Any) -> Rule:
         """How a sampler says that it draws from a data set."""
         return rule_of(root, dataset, self._secret)

@@ -20,7 +20,7 @@ from dpaudit.targets.randomness import ReplayRandomness
 from dpaudit.targets.rows import flatten, write
 
 _PER_PARAMETER = ("grad", "grad_sample", "summed_grad")
-_LEFT_ALONE = ("original_optimizer", "generator", "step_hook", "step")
+_LEFT_ALONE = ("original_optimizer", "generator", "step_hook", "step", "pre_step")
 _State = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
@@ -33,6 +33,7 @@ class Executor:
         self._random = ReplayRandomness(optimizer, seed)
         self._start: _State | None = None
         self.returned: float | None = None
+        self.stepping = False
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -111,7 +112,7 @@ class Executor:
         for part in batch[:-1]:
             optimizer._step_skip_queue = [True]
             self._lay(part, empty)
-            type(optimizer).step(optimizer)
+            self.step(None)
             optimizer.zero_grad()
         optimizer._step_skip_queue = []
         self._lay(batch[-1], empty)
@@ -123,14 +124,27 @@ class Executor:
         divides = self._optimizer.loss_reduction == "mean" and not self.clips_inside
         write(self.parameters, rows, mean_over=float(max(len(rows), 1)) if divides else 1.0)
 
-    def step(self, loss: float | None) -> float | None:
-        """Step as the optimizer does, with what its closure, executed already, came to."""
+    def step(self, loss: float | None, *, alone: bool = False) -> float | None:
+        """Step as the optimizer does, with what its closure, executed already, came to.
+
+        With `alone` up to the release: what leads to it is executed, and the underlying optimizer is not.
+        """
         closure = () if loss is None else (lambda: loss,)
-        returned: float | None = type(self._optimizer).step(self._optimizer, *closure)
+        kind = type(self._optimizer)
+        before, self.stepping = self.stepping, True
+        try:
+            returned: float | None = (kind.pre_step if alone else kind.step)(self._optimizer, *closure)
+        finally:
+            self.stepping = before
         return returned
 
     def capture(
-        self, *, apply: bool, replace: Callable[[RowArray], None] | None = None, loss: float | None = None
+        self,
+        *,
+        apply: bool,
+        replace: Callable[[RowArray], None] | None = None,
+        loss: float | None = None,
+        alone: bool = False,
     ) -> list[RowArray]:
         """Execute the optimizer's step and return the gradients that reach the underlying optimizer.
 
@@ -138,6 +152,7 @@ class Executor:
             apply: whether the underlying optimizer then makes its step.
             replace: called with them before that, and may change what parameters hold.
             loss: of the closure that the step was given; `returned` is what the step makes of it.
+            alone: whether only the release is made, of which the underlying optimizer hears nothing.
         """
         optimizer = self._optimizer
         underlying = optimizer.original_optimizer
@@ -145,16 +160,21 @@ class Executor:
         original = underlying.step
         seen: list[RowArray] = []
 
-        def step(*args: Any, **kwargs: Any) -> Any:
+        def take() -> None:
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
             seen.append(flatten(gradients) * np.float32(self.divisor))
             if replace is not None:
                 replace(seen[-1])
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            take()
             return original(*args, **kwargs) if apply else None
 
         underlying.step = step
         try:
-            self.returned = self.step(loss)
+            self.returned = self.step(loss, alone=alone)
+            if alone and self.returned:
+                take()
         finally:
             if shadowed is None:
                 del underlying.step

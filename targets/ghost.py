@@ -74,6 +74,10 @@ class Ghost:
         finally:
             kind.backward = backward
 
+    def left_out(self, parameter: nn.Parameter) -> BoolArray | None:
+        """See `Planted.left_out`."""
+        return self._planted.left_out(parameter)
+
     def moved(self, optimizer: Any) -> Movement | None:
         """The farthest so far; None before the first measurement."""
         return self._moved.get(id(optimizer))

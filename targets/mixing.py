@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from dpaudit.check import BoolArray
 from dpaudit.evidence import Finding, Note
+from dpaudit.targets import scaling
 from dpaudit.targets.forward import Untestable
 from dpaudit.targets.tape import Tape
 
@@ -34,9 +36,11 @@ class Mixing:
         self.untestable = ""
         self._entered = False
         self._steps = 0
+        self._own = torch.zeros(0, dtype=torch.long)
         self._counted: list[tuple[int, int]] = []
         self._moved: list[float] = []
         self._scaled: list[float] = []
+        self._sums_moved: list[tuple[float, int]] = []
 
     def begin(self, rows: int) -> None:
         """A private loader is about to hand out a batch."""
@@ -59,17 +63,30 @@ class Mixing:
         return True
 
     def end(
-        self, parameters: Sequence[torch.nn.Parameter], handed: Sequence[torch.Tensor], rows: int | None
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        handed: Sequence[torch.Tensor],
+        rows: int | None,
+        clip: float | None = None,
+        *,
+        left_out: BoolArray | None = None,
     ) -> None:
-        """A private step is about to be made on what the loader handed out, of so many records."""
+        """A private step is about to be made on what the loader handed out, of so many records.
+
+        With `clip`, the norm of whole gradients, what one record does to the sum of clipped ones is measured.
+        Rows of `left_out` have no gradients because the audit took their losses away.
+        """
         due = self.stop() and rows is not None and rows > 1
         self._steps += 1
         if not due or rows is None:
             return
         try:
             own = [t for t in handed if t.dim() and len(t) == rows]
+            self._own = torch.arange(rows) if left_out is None else torch.as_tensor(~left_out).nonzero()[:, 0]
+            if not len(self._own) or (left_out is not None and len(left_out) != rows):
+                raise Untestable("planted records of another batch than the loader's")
             self._count(parameters, own, rows)
-            self._test(parameters, own, rows)
+            self._test(parameters, own, rows, clip)
         except Exception as error:
             # What cannot be executed again shows nothing, and training goes on.
             self.untestable = str(error) if isinstance(error, Untestable) else type(error).__name__
@@ -88,7 +105,7 @@ class Mixing:
         for j in range(number):
             formed = [part[j] for part in parts if isinstance(part, list)]
             before = _fingerprint(formed)
-            after = self._played(handed, formed, torch.arange(rows).roll(1))
+            after = _fingerprint(self._rows(handed, formed, torch.arange(rows).roll(1)))
             moved = (after - before).norm(dim=1) > _ROUNDING * before.norm(dim=1)
             total, of_batch = total + len(before), of_batch + int(moved.sum())
         self._counted.append((total, of_batch if of_batch > rows else rows))
@@ -101,34 +118,85 @@ class Mixing:
         return found[0] if beside else None
 
     def _test(
-        self, parameters: Sequence[torch.nn.Parameter], handed: Sequence[torch.Tensor], rows: int
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        handed: Sequence[torch.Tensor],
+        rows: int,
+        clip: float | None,
     ) -> None:
         formed = [found for p in parameters if (found := _formed(p)) is not None]
         if not formed or not handed or any(len(each) != rows for each in formed):
             raise Untestable("no gradients with a row for each record of the loader's batch")
-        before = _fingerprint(formed)
+        before = _fingerprint(formed)[self._own]
         tolerance = max(_ROUNDING, 16 * self.tape.coarsest)
         same = self._played(handed, formed, torch.arange(rows))
         if not bool(torch.isfinite(before).all()) or not torch.allclose(same, before, rtol=1e-4, atol=1e-7):
             raise Untestable("the operations between loader and step give something else when executed again")
-        kept, copied = _pair(before)
-        index = torch.full((rows,), copied)
-        index[kept] = kept
-        handed, after = self._as_far_as_possible(handed, formed, index)
-        self.looked += 1
-        by_place = self.tape.drew(rows)
-        distance = _moved(before, after)
-        if _vanished(before, after, kept) or (not by_place and _copies_differ(after, tolerance)):
-            distance = 1.0
-        if distance <= tolerance or (by_place and _survives(before, after, tolerance)):
+        distance, together = self._among_copies(handed, formed, before, tolerance)
+        if distance <= tolerance:
             return
-        half = torch.arange(rows)
-        half[max(2, rows // 2) :] = 0
-        factor = _common_factor(before, self._played(handed, formed, half), max(2, rows // 2), tolerance)
-        if factor is None or abs(factor - 1) <= tolerance:
+        half, stay = torch.arange(rows), max(2, len(self._own) // 2)
+        half[self._own[stay:]] = self._own[0]
+        factor = _common_factor(before, self._played(handed, formed, half), stay, tolerance)
+        if factor is not None and abs(factor - 1) <= tolerance and together:
+            return  # One factor of all gradients, which does not happen to differ for half of the batch.
+        if factor is None or abs(factor - 1) <= tolerance or self._wakes(handed, formed, before):
             self._moved.append(distance)
         else:
             self._scaled.append(abs(factor - 1))
+            # A divisor that code read out of a tensor would not be that of another batch.
+            if clip and not self._sums_moved and not self.tape.read and len(formed) == len(parameters):
+                self._measure(handed, formed, rows, clip)
+
+    def _among_copies(
+        self,
+        handed: Sequence[torch.Tensor],
+        formed: Sequence[torch.Tensor],
+        before: torch.Tensor,
+        tolerance: float,
+    ) -> tuple[float, bool]:
+        """How far a gradient moves where one record stayed among copies of another; 0 if it need not tell.
+
+        And whether that one and the one that was copied have moved by one factor.
+        """
+        by_place, rows = self.tape.drew(len(formed[0])), len(formed[0])
+        for i, (kept, copied) in enumerate(_pairs(before)):
+            index = torch.full((rows,), int(self._own[copied]))
+            index[self._own[kept]] = self._own[kept]
+            handed, after = self._as_far_as_possible(handed, formed, index)
+            self.looked += not i
+            distance = _moved(before, after)
+            if _vanished(before, after, kept) or (
+                not by_place and (_copies_differ(after, tolerance) or _gone(before, after, kept))
+            ):
+                distance = 1.0
+            if distance > tolerance and not (by_place and _survives(before, after, tolerance)):
+                both = torch.tensor([kept, copied])
+                return distance, _common_factor(before[both], after[both], 2, tolerance) is not None
+        return 0.0, False
+
+    def _wakes(
+        self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], before: torch.Tensor
+    ) -> bool:
+        """Whether a record without a gradient has one among copies of itself: no divisor does that."""
+        norms = before.norm(dim=1)
+        asleep, largest = int(norms.argmin()), float(norms.max())
+        if float(norms[asleep]) > _ZERO * largest:
+            return False
+        after = self._played(handed, formed, torch.full((len(formed[0]),), int(self._own[asleep])))
+        return float(after[asleep].norm()) > _SMALL * largest
+
+    def _measure(
+        self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], rows: int, clip: float
+    ) -> None:
+        """How far one record moves the sum of clipped gradients that the batch scales."""
+        labels = (t for t in handed if t.dim() == 1 and not t.is_floating_point())
+        norms = torch.stack([each.detach().flatten(1).double().norm(dim=1) for each in formed]).norm(dim=0)
+        of = scaling.candidates(norms.cpu(), next((t.cpu() for t in labels), None), clip)
+        moved = scaling.movement(lambda index: self._rows(handed, formed, index), of, rows, clip)
+        slack = max(_ROUNDING, 16 * self.tape.coarsest)
+        if moved is not None and moved > 2 * (1 + slack):
+            self._sums_moved.append((moved, rows))
 
     def _as_far_as_possible(
         self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], index: torch.Tensor
@@ -143,12 +211,18 @@ class Mixing:
     def _played(
         self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], index: torch.Tensor
     ) -> torch.Tensor:
+        """Fingerprints of the gradients had the batch been these records of it; of the own ones."""
+        return _fingerprint(self._rows(handed, formed, index))[self._own]
+
+    def _rows(
+        self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], index: torch.Tensor
+    ) -> list[torch.Tensor]:
         """The gradients had the batch been these records of it."""
         changed = [(tensor, tensor.detach()[index.to(tensor.device)]) for tensor in handed]
         played = self.tape.played(changed, formed)
         if played is None or any(one.shape != two.shape for one, two in zip(played, formed, strict=True)):
             raise Untestable("gradients that were not formed between loader and step")
-        return _fingerprint(played)
+        return played
 
     def findings(self) -> Iterator[Finding]:
         """What was seen at two steps."""
@@ -161,6 +235,8 @@ class Mixing:
                 epsilon=None,
                 remedy="Compute nothing over a batch: no mixed inputs or labels, no weights and no ranks.",
             )
+        elif len(self._scaled) >= _LOOKS and self._sums_moved:
+            yield scaling.finding(*max(self._sums_moved))
 
     def notes(self) -> Iterator[Note]:
         """Rows of other data, and a factor that all gradients have in common and the batch decides."""
@@ -173,7 +249,7 @@ class Mixing:
                 meaning="They are clipped and noised beside those of the batch. That costs nothing if their "
                 "data is public; of other private data nothing is accounted.",
             )
-        if len(self._scaled) >= _LOOKS and len(self._moved) < _LOOKS:
+        if len(self._scaled) >= _LOOKS and not [*self.findings()]:
             yield Note(
                 check="loss divided by the batch",
                 where="loss",
@@ -197,16 +273,20 @@ def _fingerprint(formed: Sequence[torch.Tensor]) -> torch.Tensor:
                       else t.detach()[:, None].double().cpu() for t in formed], dim=1)  # fmt: skip
 
 
-def _pair(before: torch.Tensor) -> tuple[int, int]:
-    """One record that stays and one that is copied: of the smallest and of the largest gradient.
+def _pairs(before: torch.Tensor) -> list[tuple[int, int]]:
+    """One record that stays and one that is copied: of the smallest and of the largest gradient first.
 
-    What a rank or a threshold decides is most likely to be decided otherwise for these. The ends of the batch
-    are where code that sorts would put the one that stays.
+    What a rank decides is most likely to be decided otherwise for these. A threshold that the batch sets is
+    below one in the middle among copies of a smaller gradient, and not among copies of a larger one. The ends
+    of the batch are where code that sorts would put the one that stays.
     """
     norms = before.norm(dim=1)
     eligible = norms > _SMALL * norms.max()
     eligible[[0, -1]] &= len(norms) < _FEW
-    return int(norms.where(eligible, torch.inf).argmin()), int(norms.argmax())
+    order = norms.where(eligible, torch.inf).argsort()
+    smallest, middle = int(order[0]), int(order[int(eligible.sum()) // 2])
+    pairs = [(smallest, int(norms.argmax())), (middle, int(norms.argmax())), (middle, smallest)]
+    return [(kept, copied) for kept, copied in dict.fromkeys(pairs) if kept != copied] or pairs[:1]
 
 
 def _moved(before: torch.Tensor, after: torch.Tensor) -> float:
@@ -228,6 +308,12 @@ def _vanished(before: torch.Tensor, after: torch.Tensor, kept: int) -> bool:
     return own_place and float(norms[kept]) <= _ZERO * largest < float(before[kept].norm())
 
 
+def _gone(before: torch.Tensor, after: torch.Tensor, kept: int) -> bool:
+    """Whether no record has a gradient any more, though the one that stayed had one."""
+    largest = float(before.norm(dim=1).max())
+    return float(before[kept].norm()) > _SMALL * largest and float(after.norm(dim=1).max()) <= _ZERO * largest
+
+
 def _copies_differ(after: torch.Tensor, tolerance: float) -> bool:
     """Whether copies of one record have different gradients, where at most one row is of another record."""
     largest = after.norm(dim=1).max()
@@ -247,10 +333,13 @@ def _common_factor(before: torch.Tensor, after: torch.Tensor, kept: int, toleran
     one, two = before[:kept], after[:kept]
     norms = one.norm(dim=1)
     used = norms > _SMALL * norms.max()
+    woken = two[~used].norm(dim=1)
     one, two, norms = one[used], two[used], norms[used]
     factors = (one * two).sum(dim=1) / norms**2
     residual = (two - factors[:, None] * one).norm(dim=1) / norms
     alike = float((factors.max() - factors.min()) / factors.mean().abs())
+    if bool((woken > 2 * _SMALL * norms.max() * factors.mean().abs()).any()):
+        return None
     if bool((residual > tolerance).any()) or alike > max(_COMMON, tolerance) or float(factors.mean()) <= 0:
         return None
     return float(factors.mean())

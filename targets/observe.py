@@ -71,7 +71,7 @@ class Observation:
         plants = [attack for attack in attacks if isinstance(attack, Plants) and attack.planted]
         self.planted = Planted(max((attack.planted for attack in plants), default=0), rng)
         ghost = Ghost(self.planted, lambda index: any(attack.due(index) for attack in plants))
-        self.coupling = Coupling(self.loaders, ghost, self._private)
+        self.coupling = Coupling(self.loaders, ghost, self._private, self.optimizers)
         self.loaders.handed = self.coupling.handed
         self._returned: dict[int, tuple[Any, Rule]] = {}
         self._phases: dict[_Settings, int] = {}

@@ -100,6 +100,10 @@ class Planted:
             self.lost = f"found losses of {rows} records after the batches {self._words(self._last)}"
         return _own(self._last) if fits else None
 
+    def left_out(self, parameter: torch.nn.Parameter) -> BoolArray | None:
+        """Rows of the last backward pass whose losses were left out of it; None where no records ride so."""
+        return ~_own(self._last) if id(parameter) in self._formed else None
+
     def formed(self, parameter: torch.nn.Parameter, found: RowArray) -> None:
         """Keep what each planted record would add to the sum, (k, d), of the optimizer of this parameter."""
         self._formed[id(parameter)] = found

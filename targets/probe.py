@@ -14,6 +14,7 @@ from dpaudit.evidence import Movement
 from dpaudit.matcher import GradientMatcher
 from dpaudit.protocols import Execution, RowArray, StepSession, StopTraining, Watcher
 from dpaudit.targets import rows as rows_of
+from dpaudit.targets.applied import copies_of
 from dpaudit.targets.execution import Executor, clip_of
 from dpaudit.targets.inversion import Models
 from dpaudit.targets.places import caller
@@ -92,6 +93,7 @@ class OptimizerProbe:
         self.written = 0
         # A bound method of the optimizer itself: learning-rate schedulers take it apart and bind it anew.
         optimizer.step = MethodType(lambda _, closure=None: self._step(closure), optimizer)
+        optimizer.pre_step = MethodType(lambda _, closure=None: self._pre_step(closure), optimizer)
 
     @property
     def max_grad_norm(self) -> float:
@@ -190,7 +192,14 @@ class OptimizerProbe:
         models = getattr(self._logbook, "models", None) or Models(())
         return models.matcher(self.parameters, self.rows, self.precision)
 
-    def _step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def _pre_step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Stand in for `optimizer.pre_step`: a loop that calls it makes the step with the release itself."""
+        if self._executor.stepping:
+            returned: float | None = type(self._optimizer).pre_step(self._optimizer, closure)
+            return returned
+        return self._step(None, alone=True)
+
+    def _step(self, closure: Callable[[], float] | None = None, *, alone: bool = False) -> float | None:
         """Stand in for `optimizer.step`: observe, insert, execute the real step, report what it released."""
         loss = None
         if closure is not None:
@@ -203,7 +212,7 @@ class OptimizerProbe:
             self.written += self._left is not None and not _same(self._left, self._sums())
         self._micro_batches.append(len(rows_of.samples(self.parameters[0])) if self.has_samples else None)
         if optimizer._check_skip_next_step(pop_next=False):
-            return self._executor.step(loss)
+            return self._executor.step(loss, alone=alone)
         known = [size for size in self._micro_batches if size is not None]
         batch_size = sum(known) if len(known) == len(self._micro_batches) else None
         if self.index == 0:
@@ -216,7 +225,7 @@ class OptimizerProbe:
             self._sessions, self.unwatched_from = (), self.index
         self.phase = self._logbook.step_made(optimizer, batch_size)
         try:
-            self._attacked_step(loss)
+            self._attacked_step(loss, alone)
         except StopTraining:
             raise
         except BaseException:
@@ -225,9 +234,16 @@ class OptimizerProbe:
         finally:
             self._micro_batches = []
             self._executor.logical_batch_ends()
-        self._left = self._sums()
+        self._stood()
         self.index += 1
         return self._executor.returned
+
+    def _stood(self) -> None:
+        """Keep how the weights stand once a step is made."""
+        self._left = self._sums()
+        bypass = getattr(self._logbook, "bypass", None)
+        if bypass is not None:
+            bypass.standing.stood(self.parameters)
 
     def _sums(self) -> torch.Tensor:
         """Of each parameter: they tell whether it was written to."""
@@ -237,7 +253,11 @@ class OptimizerProbe:
     def _identities(self) -> tuple[int, ...]:
         return tuple(id(p) for p in self.parameters)
 
-    def _attacked_step(self, loss: float | None) -> None:
+    def _attacked_step(self, loss: float | None, alone: bool) -> None:
+        raw = copies_of([p.grad for p in self._optimizer.params])
+        bypass = getattr(self._logbook, "bypass", None)
+        if bypass is not None:
+            bypass.standing.moving(self.parameters)
         inserted = None
         for session in self._sessions:
             row = session.observe(self)
@@ -247,7 +267,15 @@ class OptimizerProbe:
         watchers = [session for session in self._sessions if isinstance(session, Watcher)]
         for watcher in watchers:
             watcher.about_to_step(self)
-        handed = self._executor.capture(apply=True, replace=self._written, loss=loss)
+
+        def written(released: RowArray) -> None:
+            self._written(released)
+            if bypass is not None and not alone:
+                bypass.handed(self._optimizer, raw)
+
+        handed = self._executor.capture(apply=True, replace=written, loss=loss, alone=alone)
+        if alone and bypass is not None:
+            bypass.released(self._optimizer, raw, self._stood)
         released = handed[-1] if handed else np.zeros(sum(self.sizes), dtype=np.float32)
         if inserted is not None:
             inserted.released(released)

@@ -243,12 +243,15 @@ def unwatched(observation: Observation) -> Iterator[Note]:
                 meaning="Nothing is known of clip and noise from there on: audit each part by itself.",
             )
     written = sum(probe.written for probe in observation.probes)
-    if written and not observation.bypass.shared():
+    after = observation.bypass.standing.left
+    if (written or after) and not observation.bypass.shared():
         steps = sum(probe.index for probe in observation.probes)
+        when = f"before {written} of {steps} private steps" if written else ""
         yield Note(
             check=WRITTEN,
             where="training loop",
-            measured=f"before {written} of {steps} private steps, by no optimizer",
+            measured=" and ".join(w for w in (when, "after the last step" if after else "") if w)
+            + ", by no optimizer",
             meaning="They may depend on the data through releases alone: `dpaudit run` tests that.",
         )
     if observation.planted.lost:

@@ -8,6 +8,7 @@ import runpy
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
@@ -80,6 +81,11 @@ class ScriptTarget:
         with ExitStack() as stack:
             if stdout is not None:
                 stack.enter_context(redirect_stdout(stdout))
+            stack.enter_context(warnings.catch_warnings())
+            # Of passes that are made for the audit; the script's own warnings are its author's to read.
+            warnings.filterwarnings(
+                "ignore", message="Full backward hook is firing", module=r"dpaudit\.targets\."
+            )
             seen = stack.enter_context(observe(attacks, _NOBODY, rng, prepare=faulty))
             stack.enter_context(hands.watch(seen))
             ended = self._run()
@@ -105,7 +111,7 @@ class ScriptTarget:
             except StopTraining as stopped:
                 return Ended(how="stopped", step=stopped.step, message=stopped.reason)
             except KeyboardInterrupt:
-                return Ended(how="interrupted", code=130, message="KeyboardInterrupt")
+                return Ended(how="interrupted", code=130, message="it was interrupted")
             except ImportError as error:
                 if self.module and error.__traceback__ is not None and _depth(error.__traceback__) <= _OWN:
                     raise UsageError(

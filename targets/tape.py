@@ -37,12 +37,13 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         paused: whether what runs is not to be taken down.
         overflowed: whether it was too much to keep; then nothing is.
         coarsest: machine epsilon of the coarsest numbers that were made.
+        read: whether code read a value out of a tensor: what it did with it stays as it was.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.paused = False
-        self.overflowed = False
+        self.overflowed = self.read = False
         self._bytes = 0
         self.coarsest = 0.0
         self._operations: list[_Operation] = []
@@ -50,7 +51,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def clear(self) -> None:
         """Start anew."""
         self._operations.clear()
-        self._bytes, self.overflowed, self.coarsest = 0, False, 0.0
+        self._bytes, self.overflowed, self.read, self.coarsest = 0, False, False, 0.0
 
     def drew(self, rows: int) -> bool:
         """Whether as many random values were drawn as there are rows, other than to put these in an order."""
@@ -63,6 +64,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made = func(*args, **keywords)
         if self.paused or self.overflowed:
             return made
+        self.read = self.read or func is torch.ops.aten._local_scalar_dense.default
         random = torch.Tag.nondeterministic_seeded in func.tags
         for tensor in _tensors(made):
             self._bytes += tensor.numel() * tensor.element_size()

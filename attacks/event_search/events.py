@@ -9,8 +9,51 @@ import numpy as np
 
 from dpaudit.attacks.event_search.features import Feature
 from dpaudit.attacks.event_search.learned import LearnedScore
-from dpaudit.check import BoolArray
+from dpaudit.check import BoolArray, FloatArray
 from dpaudit.outputs import Outputs, read_off
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One side of a threshold of a readable feature.
+
+    Attributes:
+        feature: what is computed from an output.
+        above: whether it is the side "greater than", else "at most".
+        threshold: NaN features are on neither side.
+    """
+
+    feature: Feature
+    above: bool
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Both:
+    """1 where an output lies on each of two sides, else 0.
+
+    What leaks in one place often does so only where another allows it: where a sparse vector stopped says
+    little, and how small the number is that it stopped at says little, but both together say much.
+
+    Attributes:
+        one: side of the one feature.
+        other: side of the other.
+    """
+
+    one: Side
+    other: Side
+
+    def values(self, outputs: Outputs) -> FloatArray:
+        """(n,) 1 or 0."""
+        sides = (self.one, self.other)
+        held = [_holds(side.feature.values(outputs), side.above, side.threshold) for side in sides]
+        return (held[0] & held[1]).astype(np.float64)
+
+
+def _holds(values: FloatArray, above: bool, threshold: float) -> BoolArray:
+    with np.errstate(invalid="ignore"):
+        result: BoolArray = values > threshold if above else values <= threshold
+    return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,22 +66,25 @@ class Event:
         threshold: NaN features are on neither side.
     """
 
-    feature: Feature | LearnedScore
+    feature: Feature | Both | LearnedScore
     above: bool
     threshold: float
 
     def holds(self, outputs: Outputs) -> BoolArray:
         """(n,) whether it happened."""
-        with np.errstate(invalid="ignore"):
-            values = self.feature.values(outputs)
-            result: BoolArray = values > self.threshold if self.above else values <= self.threshold
-        return result
+        return _holds(self.feature.values(outputs), self.above, self.threshold)
 
     def words(self) -> str:
         """The event for a reader."""
         sign = ">" if self.above else "<="
         if isinstance(self.feature, LearnedScore):
             return f"a learned score of the output {sign} {self.threshold:.6g}"
+        if isinstance(self.feature, Both):
+            both = " and ".join(
+                _words(side.feature, side.above, ">" if side.above else "<=", side.threshold)
+                for side in (self.feature.one, self.feature.other)
+            )
+            return both if self.above else f"not both: {both}"
         return _words(self.feature, self.above, sign, self.threshold)
 
 

@@ -53,12 +53,17 @@ class Choice:
         swapped: whether it is likelier on the second data set.
         rated: parameter of the guarantee that the cautious reading needs; negative where it needs none.
         counts: on the samples that chose it: too good to be believed.
+        expected: bound that a confirmation is likelier to give than not, by which pairs are compared; that
+            of a cautious reading would put common events before worse ones. None where only `rated` is known.
+        beside: other events that promise nearly as much, to be confirmed on the same outputs.
     """
 
     event: Event
     swapped: bool
     rated: float
     counts: Counts
+    expected: float | None = None
+    beside: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,15 @@ class Samples:
     first: Outputs
     second: Outputs
     records: tuple[float, ...] = ()
+
+
+def together(parts: Sequence[Samples]) -> Samples:
+    """Samples of the same pair as one."""
+    return Samples(
+        first=joined([part.first for part in parts]),
+        second=joined([part.second for part in parts]),
+        records=parts[0].records,
+    )
 
 
 def choose(
@@ -158,14 +172,14 @@ def _learned(
     if base:
         for fit in (fit_linear, fit_trees)[: 1 if learn is Learn.LINEAR else 2]:
             scores.append(fit(base, first[:cut, columns], second[:other_cut, columns], rng))
-    ranked = _ranked_outputs(samples.first.rows(slice(0, cut)), samples.second.rows(slice(0, other_cut)))
+    ranked = ranked_outputs(samples.first.rows(slice(0, cut)), samples.second.rows(slice(0, other_cut)))
     if ranked is not None:
         scores.append(ranked)
     tables = [np.stack([score.values(part) for score in scores], axis=1) for part in rest] if scores else []
     return _best(scores, tables[0], tables[1], guarantee, caution) if scores else None
 
 
-def _ranked_outputs(first: Outputs, second: Outputs) -> Feature | None:
+def ranked_outputs(first: Outputs, second: Outputs) -> Feature | None:
     """Whole outputs by how much likelier each is on the first data set, where they come back."""
     values, place = np.unique(np.concatenate([first.fingerprints, second.fingerprints]), return_inverse=True)
     if values.size > 5000 or values.size < 2:
@@ -200,36 +214,36 @@ def _best(
     n, m = len(first), len(second)
     if not n or not m:
         return None
-    thresholds = _thresholds(first, second)
-    ours, theirs = _counts(first, thresholds), _counts(second, thresholds)
-    rated = np.stack(
+    cuts = thresholds(first, second)
+    ours, theirs = _counts(first, cuts), _counts(second, cuts)
+    readings = np.stack(
         [
-            _rated(guarantee, ours, n, theirs, m, caution, margin=margin),
-            _rated(guarantee, theirs, m, ours, n, caution, margin=margin),
+            rated(guarantee, ours, n, theirs, m, caution, margin=margin),
+            rated(guarantee, theirs, m, ours, n, caution, margin=margin),
         ]
     )
-    rated = np.where(np.isnan(thresholds)[None, None], -np.inf, rated)
+    readings = np.where(np.isnan(cuts)[None, None], -np.inf, readings)
     # Features come in the order in which people like to read them: the first that is as good as any is taken.
-    tops = rated.max(axis=(0, 1, 2))
+    tops = readings.max(axis=(0, 1, 2))
     if np.isneginf(tops).all():
         return None
     column = int(np.argmax(tops >= tops.max() - _WORTH * abs(tops.max())))
     # Of equal ratings the commonest event is the surest.
-    common = np.broadcast_to((ours + theirs)[None, :, :, column], rated.shape[:3])
-    flat = np.lexsort((-common.ravel(), -rated[..., column].ravel()))[0]
-    swapped, side, row = (int(i) for i in np.unravel_index(flat, rated.shape[:3]))
+    common = np.broadcast_to((ours + theirs)[None, :, :, column], readings.shape[:3])
+    flat = np.lexsort((-common.ravel(), -readings[..., column].ravel()))[0]
+    swapped, side, row = (int(i) for i in np.unravel_index(flat, readings.shape[:3]))
     a, b = int(ours[side, row, column]), int(theirs[side, row, column])
     return Choice(
-        event=Event(feature=features[column], above=side == 0, threshold=float(thresholds[row, column])),
+        event=Event(feature=features[column], above=side == 0, threshold=float(cuts[row, column])),
         swapped=bool(swapped),
-        rated=float(rated[swapped, side, row, column]),
+        rated=float(readings[swapped, side, row, column]),
         counts=Counts(hits=b, trials=m, other_hits=a, other_trials=n)
         if swapped
         else Counts(hits=a, trials=n, other_hits=b, other_trials=m),
     )
 
 
-def _thresholds(first: FloatArray, second: FloatArray) -> FloatArray:
+def thresholds(first: FloatArray, second: FloatArray) -> FloatArray:
     """(t, k) values at ranks of both samples together, denser towards both ends; NaN where there is none."""
     pooled = np.sort(np.concatenate([first, second]), axis=0)
     counts = np.sum(~np.isnan(pooled), axis=0)
@@ -258,7 +272,7 @@ def _counts(values: FloatArray, thresholds: FloatArray) -> IntArray:
     return np.stack([above, numbers - above]).astype(np.int64)
 
 
-def _rated(
+def rated(
     guarantee: Guarantee,
     hits: IntArray,
     trials: int,
@@ -266,15 +280,19 @@ def _rated(
     others: int,
     caution: float,
     *,
+    others_caution: float | None = None,
     margin: float,
 ) -> FloatArray:
     """Parameter that the cautious reading needs, negative where it needs none; -inf for what shows nothing.
+
+    `others_caution` is that of the neighbour's probability, where it is another one.
 
     An event that could not break the claim if it happened always on the one data set says nothing, however
     equal its shares are: without that rule, one that always happens would beat a real one that too few
     samples were drawn for.
     """
-    needed = guarantee.least(_low(hits, trials, caution), _high(other, others, caution))
+    low = _low(hits, trials, caution)
+    needed = guarantee.least(low, _high(other, others, caution if others_caution is None else others_caution))
     most = guarantee.least(1.0 - 1e-12, (other + 0.5) / (others + 1.0))
     able = most > guarantee.claimed + min(guarantee.claimed, margin)
     result: FloatArray = np.where(able, needed, -np.inf)

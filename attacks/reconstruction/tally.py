@@ -8,6 +8,7 @@ import numpy as np
 
 from dpaudit.check import BoolArray, FloatArray, in_range
 from dpaudit.claim import Adjacency
+from dpaudit.errors import UsageError
 from dpaudit.evidence import Access, Guesses
 
 MOST = 10_000
@@ -18,13 +19,15 @@ def sizes_of(candidates: int | Sequence[int]) -> tuple[int, ...]:
     """Every n that is asked for, smallest first.
 
     Raises:
-        UsageError: none, or one out of range.
+        UsageError: none, one out of range, or one twice.
     """
     given = (candidates,) if isinstance(candidates, int) else tuple(candidates)
     for n in given:
         in_range("candidates", n, 2, MOST)
     in_range("number of sizes in candidates", len(given), 1, 20)
-    return tuple(sorted({int(n) for n in given}))
+    if len(set(given)) < len(given):
+        raise UsageError(f"Expected candidates={list(given)} to differ, found one twice. Name each once.")
+    return tuple(sorted(int(n) for n in given))
 
 
 def tests_of(name: str, sizes: Sequence[int]) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ def _audited(
         screen = Screen(drawer=drawer, guarantee=claim, size=1, root=settings.seed)
         each = cost(screen.drawer, first[0], (settings.seed, 8))
         confirmations, notes, examples = _confirmed(screen, domains, settings, each, progress)
-        notes = (source.note, *notes, *_remarks(confirmations, screen))
+        notes = (source.note, _planned(settings, each), *notes, *_remarks(confirmations, screen))
     return MechanismAudit(
         mechanism=title,
         guarantee=claim,
@@ -152,6 +152,17 @@ def _audited(
         outputs=screen.drawn,
         alpha=settings.alpha,
         seconds=time.monotonic() - start,
+    )
+
+
+def _planned(settings: Settings, each: float) -> str:
+    """That a slow mechanism, or a slow machine, planned fewer outputs than others do."""
+    planned = affordable(each)
+    if settings.samples is not None or planned == affordable(0.0):
+        return ""
+    return (
+        f"Planned {planned:,} outputs of {affordable(0.0):,}, for they are slow to draw: "
+        "another machine may plan another number unless samples is set."
     )
 
 
@@ -187,6 +198,8 @@ def _confirmed(
     if searched.found is not None and tests.refutes(searched.found, quick, 1.0):
         return tuple(tests.done), searched.notes, searched.examples
     left = narrowed(screen, plan, n_candidates=len(_WEIGHTS), seconds=settings.seconds, progress=progress)
+    # A further candidate that does not look as if it broke the claim is worth neither outputs nor alpha.
+    left = (*left[:1], *(tried for tried in left[1:] if tried.rated > screen.guarantee.claimed))
     weights = _WEIGHTS[: len(left)]
     for tried, weight, part in zip(left, weights, _CONFIRMS, strict=False):
         if tests.refutes(tried, (1.0 - quick) * weight / sum(weights), part):

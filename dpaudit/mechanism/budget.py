@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 from dpaudit.check import in_range
 
-_FEWEST, _MOST = 4_000, 1_000_000
-_SECONDS = 12.0
+_PLANNED = (1_000_000, 300_000, 100_000, 30_000, 10_000, 4_000)
+_SECONDS = 20.0
 _SMALLEST_SCREEN, _LARGEST_SCREEN = 48, 2_000
 """Fewer outputs cannot refute even the grossest fault at the level of a screening."""
-_STEPS = ((12, 2), (4, 4), (2, 8))
-"""Of each round after the screening: how many pairs are left, and with how many parts of the outputs."""
+_STEPS = ((16, 1), (8, 2), (4, 4), (2, 8))
+"""Of each round after the screening: how many pairs are left, and how many parts of the outputs each gets."""
+_LARGEST_PART = 40_000
+"""More do not choose better; the confirmation gets what is left."""
+_OVERHEAD = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +50,13 @@ class Budget:
 
 
 def budget(samples: int, *, examples: int, patterns: int = 0) -> Budget:
-    """Divide outputs: a fifth each for trying pairs and for choosing, three fifths for the confirmation.
+    """Divide outputs: a fifth for trying pairs, a quarter for choosing, the rest for the confirmation.
 
     Half of the first fifth goes to the few pairs that are known to break mechanisms, where there are few
     outputs: they need not be spread over a hundred pairs to show a rare event.
 
     Of many outputs those that the first fifth leaves, because more than 2,000 on a data set are too many for
-    pairs that have yet to compete, go to the second. A twentieth is for further candidates.
+    pairs that have yet to compete, go to the choosing, and what is too much for that to the confirmation.
 
     Args:
         samples: outputs over all data sets together.
@@ -67,17 +70,22 @@ def budget(samples: int, *, examples: int, patterns: int = 0) -> Budget:
     in_range("examples", examples, 1, 1e6, remedy="Try at least one pair.")
     screen = min(max(int(samples / 5 / (2 * examples)), _SMALLEST_SCREEN), _LARGEST_SCREEN)
     known = min(max(int(samples / 10 / (2 * max(patterns, 1))), screen), _LARGEST_SCREEN)
-    left = max(samples / 5, samples / 3 - 2 * examples * screen)
-    part = left / (2 * sum(pairs * parts for pairs, parts in _STEPS))
+    part = max(samples * _OVERHEAD - 2 * examples * screen, samples / 4) / (2 * sum(p * n for p, n in _STEPS))
+    part = min(part, _LARGEST_PART)
+    rounds = tuple(Round(pairs=pairs, size=max(int(part * parts), 64)) for pairs, parts in _STEPS)
+    chosen = sum(each.pairs * each.size for each in rounds) + examples * screen
     return Budget(
         examples=examples,
         screen=screen,
         patterns=known,
-        rounds=tuple(Round(pairs=pairs, size=max(int(part * parts), 64)) for pairs, parts in _STEPS),
-        confirm=max(int(samples * 0.6 / 2), 64),
+        rounds=rounds,
+        confirm=max(int(max(samples / 2 - chosen, samples * 0.6 / 2)), 64),
     )
 
 
 def affordable(seconds_each: float) -> int:
-    """Outputs that take some 12 seconds, between 4,000 and a million."""
-    return int(min(max(_SECONDS / max(seconds_each, 1e-9), _FEWEST), _MOST))
+    """The most of a few fixed numbers of outputs, 4,000 to a million, that take no more than 20 seconds.
+
+    Fixed numbers, so that two machines plan the same unless one is several times as fast.
+    """
+    return next((n for n in _PLANNED if n * seconds_each <= _SECONDS), _PLANNED[-1])

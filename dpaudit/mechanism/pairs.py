@@ -10,6 +10,7 @@ from zlib import crc32
 
 import numpy as np
 
+from dpaudit.attacks.event_search.promise import PROMISED_FROM, promised
 from dpaudit.attacks.event_search.selection import Choice, Learn, Samples, choose
 from dpaudit.mechanism.encoding import text_of
 from dpaudit.outputs import Outputs
@@ -25,6 +26,8 @@ _FIRST, _PROBE = 4, 16
 _SLOW = 1.0
 """Seconds for a probe beyond which few more outputs are drawn, and only where the probe tells data apart."""
 _FEWEST, _ENOUGH = 32, 64
+_READ = 100_000
+"""Outputs on a data set that the cautious reading takes; more would cost seconds and say the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,12 @@ class Tried:
     def rated(self) -> float:
         """Parameter that a cautious reading of the outputs needs; -inf without an event."""
         return -math.inf if self.choice is None else self.choice.rated
+
+    @property
+    def expected(self) -> float:
+        """Bound that a confirmation is expected to give, where enough outputs told; else `rated`."""
+        known = self.choice is not None and self.choice.expected is not None
+        return self.choice.expected if known else self.rated  # type: ignore[union-attr,return-value]
 
     @property
     def event_words(self) -> str:
@@ -140,6 +149,30 @@ class Screen:
         choice = choose(samples, self.guarantee, learn=learn, rng=rng)
         strong = choice is not None and self._holds(samples)
         return replace(of, choice=choice, strong=strong)
+
+    def weigh(self, of: Tried, samples: Samples, *, size: int, learn: Learn) -> Tried:
+        """Choose the event that promises most when it is confirmed with `size` outputs on each data set.
+
+        Where everything is learned, the event of a cautious reading of all samples is put beside it: of many
+        promises the largest is often luck, and a cautious reading prefers what is common.
+        """
+        if min(samples.first.size, samples.second.size) < PROMISED_FROM:
+            return self.rate(of, samples, learn=learn)
+        rng = np.random.default_rng(of.key(self.root, 99, 0))
+        choice = promised(samples, self.guarantee, size=size, learn=learn, rng=rng)
+        if choice is None:
+            return self.rate(of, samples, learn=learn)
+        if learn is Learn.ALL:
+            some = Samples(
+                first=samples.first.rows(slice(0, _READ)),
+                second=samples.second.rows(slice(0, _READ)),
+                records=samples.records,
+            )
+            cautious = choose(some, self.guarantee, learn=learn, rng=rng)
+            same = cautious is None or (cautious.event, cautious.swapped) == (choice.event, choice.swapped)
+            beside = choice.beside if same else (cautious, *choice.beside[:-1])
+            choice = replace(choice, beside=tuple(each for each in beside if each is not None))
+        return replace(of, choice=choice)
 
     def _holds(self, samples: Samples) -> bool:
         half, other = samples.first.size // 2, samples.second.size // 2

@@ -23,7 +23,7 @@ from dpaudit.stats.guarantees import GaussianDP, Guarantee, RenyiDP, SeveralDP
 from dpaudit.stats.tradeoff import gaussian_epsilon
 from dpaudit.verdict import Status
 
-_METHOD = "one event, fixed before it was counted"
+_METHOD = "an event, fixed before it was counted; alpha is divided among all that were"
 _SOURCE = "event-search"
 _OF_MODELS = ("membership inference", "reconstruction", "attribute inference")
 _ASSUMED = ("outputs are independent of each other", "the mechanism that was called is the one that is used")

@@ -16,7 +16,7 @@ from typing import Any
 
 import hypothesis
 
-from dpaudit.attacks.event_search.selection import Learn
+from dpaudit.attacks.event_search.selection import Learn, Samples, together
 from dpaudit.domains import Domain
 from dpaudit.errors import DpauditError, UsageError
 from dpaudit.mechanism.budget import Budget
@@ -189,11 +189,13 @@ def narrowed(
     def order(tried: Tried) -> tuple[bool, float, int]:
         # What breaks the claim within its domain comes first; of pairs that look alike the simplest to read.
         within = not tried.pair.outside and tried.rated > screen.guarantee.claimed
-        return not within, -tried.rated, len(tried.text)
+        return not within, -tried.expected, len(tried.text)
 
     left = _first_round(screen, order, budget.rounds[0].pairs)
     total = sum(min(r.pairs, len(left)) for r in budget.rounds)
     done = 0
+    # What was drawn of a pair stays: each round adds to it.
+    seen: dict[str, list[Samples]] = {}
     for stage, each in enumerate(budget.rounds, start=3):
         looked = []
         for tried in left[: each.pairs]:
@@ -201,8 +203,11 @@ def narrowed(
             last = each is budget.rounds[-1]
             # Fewer outputs than a pair was screened with would rate it anew by chance.
             size = max(each.size, budget.patterns) if tried.text in screen.patterns else each.size
-            samples = screen.samples(tried, stage, tried.affordable(size, seconds / total))
-            looked.append(screen.rate(tried, samples, learn=Learn.ALL if last else Learn.LINEAR))
+            parts = seen.setdefault(tried.text, [])
+            parts.append(screen.samples(tried, stage, tried.affordable(size, seconds / total)))
+            learn = Learn.ALL if last else Learn.LINEAR
+            looked.append(screen.weigh(tried, together(parts), size=budget.confirm, learn=learn))
             done += 1
         left = sorted(looked, key=order)
+        seen = {tried.text: seen[tried.text] for tried in left}
     return tuple(tried for tried in left[:n_candidates] if tried.choice is not None)

@@ -13,7 +13,7 @@ class Settings:
 
     Attributes:
         alpha: error probability of the verdict, over all pairs, directions and events.
-        samples: planned outputs, over all pairs; None for what 12 seconds allow, between 4,000 and a million.
+        samples: planned outputs, over all pairs; None for a million, or fewer where these are slow.
             Least sizes of a screening, and tests of further candidates, come on top.
         examples: pairs of data sets that are tried.
         seconds: after which no further pair is tried.

@@ -19,6 +19,13 @@ POWER = 0.9
 LEAST_P = 1e-14
 """Smallest p-value that is told apart from 0."""
 
+_LEAST_TOLD = 1e-12
+
+
+def told(p_value: float) -> str:
+    """A p-value behind its name, such as "= 0.012": none is 0."""
+    return f"= {p_value:.2g}" if p_value >= _LEAST_TOLD else f"< {_LEAST_TOLD:g}"
+
 
 def epsilon_at(p_value: Callable[[float], float], family: Family, alpha: float) -> float:
     """Epsilon of the most private member that is still not rejected: a lower bound at level alpha.

@@ -14,7 +14,7 @@ from dpaudit.evidence import Draws, Finding, Sampling
 from dpaudit.stats import sampling
 from dpaudit.stats.composition import pld_epsilon
 from dpaudit.stats.family import Family
-from dpaudit.stats.inversion import check_inputs
+from dpaudit.stats.inversion import check_inputs, told
 from dpaudit.stats.sampling import Tested
 from dpaudit.stats.shuffle import epsilon_lower
 
@@ -159,7 +159,7 @@ def findings(evidence: Sampling, family: Family, ledger: Ledger, *, alpha: float
         test, draws = rejected.test, rejected.draws
         if rejected.epsilon is not None and rejected.epsilon <= claimed:
             continue
-        measured = f"{test.measured} (p = {test.p_value:.2g})" if test else draws.public
+        measured = f"{test.measured} (p {told(test.p_value)})" if test else draws.public
         if rejected.others:
             measured += f"; also {', '.join(rejected.others)}"
         yield Finding(

@@ -1,12 +1,15 @@
 """False refutations of true claims about mechanisms, with the choice of pair and event included."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from dpaudit.attacks.event_search.selection import Learn
+from dpaudit.attacks.event_search.events import Event
+from dpaudit.attacks.event_search.features import Feature
+from dpaudit.attacks.event_search.selection import Choice, Learn
 from dpaudit.claim import Adjacency
 from dpaudit.mechanism import confirmation
 from dpaudit.mechanism.confirmation import confirm
@@ -117,6 +120,43 @@ def test_true_claims_are_refuted_at_most_at_alpha(name, stop_early, only_the_tes
     how = "bets and exact test" if stop_early else "exact test"
     print(f"{name}, {how}: refuted {refuted:.1%} of {runs} true claims at {ALPHA:.0%}")
     assert refuted <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / runs)
+
+
+class Fourfold:
+    """Exactly 1-DP, with equality in four events that exclude one another, and in their complement."""
+
+    def sample(self, data, size, rng):
+        rare = (math.e - 1) / (4 * (math.e**2 - 1))
+        each = rare * math.e if data else rare
+        return rng.choice(5, p=[*[each] * 4, 1 - 4 * each], size=size).astype(float)
+
+
+def _four_events(seed, *, stop_early):
+    """Each of the four is likelier with the record, by exactly e."""
+    mechanism = InlineDrawer(call=call_of(Fourfold()))
+    screen = Screen(drawer=mechanism, guarantee=ApproximateDP(claimed=1.0), size=100, root=seed)
+    pair = PAIRS[0]
+    said = Counts(hits=180, trials=1000, other_hits=67, other_trials=1000)
+    values = [Feature(name="equals", constants=(float(i),)) for i in range(4)]
+    events = [Event(feature=value, above=True, threshold=0.5) for value in values]
+    choices = [Choice(event=event, swapped=True, rated=1.0, counts=said) for event in events]
+    tried = replace(screen.look(pair), choice=replace(choices[0], beside=tuple(choices[1:])))
+    quiet = {"stop_early": stop_early, "progress": lambda *_: None}
+    return confirm(tried, screen, size=1000, alpha=ALPHA, **quiet)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_early", [False, True])
+def test_several_events_on_the_same_outputs_share_alpha(stop_early, only_the_test, monkeypatch):
+    runs = 60
+    shared = np.mean([_four_events(seed, stop_early=stop_early).refuted for seed in range(runs)])
+    monkeypatch.setattr(confirmation, "_shares", lambda events, alpha: (alpha,) * events)
+    naive = np.mean([_four_events(seed, stop_early=stop_early).refuted for seed in range(runs)])
+    print(
+        f"four events at once: refuted {shared:.1%} of {runs} true claims at {ALPHA:.0%}; naively {naive:.1%}"
+    )
+    allowed = ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / runs)
+    assert shared <= allowed < naive
 
 
 @pytest.mark.slow

@@ -1,13 +1,15 @@
 """Whole scripts in this process: what a correct one must not be accused of, and what has to be seen."""
 
+import warnings
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
-from dpaudit.record import TargetRecord
+from dpaudit.record import TargetRecord, load
 from dpaudit.trace import Job, trace
 from dpaudit.verdict import Status
+from tests.e2e.conftest import Typed
 
 SCRIPT = """
 import torch
@@ -83,3 +85,45 @@ def test_more_steps_than_a_target_was_computed_for_are_said(tmp_path: Path) -> N
     job = Job(path=str(tmp_path / "train.py"), out=tmp_path / "out", looks=2, canaries=False, seed=1)
     rows = {row.name: row for row in trace(job, stdout=StringIO()).record.targets[0].checklist}
     assert "3 asked for" in str(rows["target epsilon"])
+
+
+BY_HAND = "optimizer.pre_step(); network[0].bias.grad.add_({added}); optimizer.original_optimizer.step()"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("step", "status", "words"),
+    [
+        (BY_HAND.format(added="0.0"), "NOT REFUTED", ""),
+        (BY_HAND.format(added="torch.ones(4)"), "INCONCLUSIVE", "gradients changed after the release"),
+        ("optimizer.original_optimizer.step()", "REFUTED", "without privacy"),
+        ("(optimizer if step % 2 else optimizer.original_optimizer).step()", "REFUTED", "without privacy"),
+    ],
+)
+def test_a_script_that_steps_by_hand(tmp_path: Path, step: str, status: str, words: str) -> None:
+    script = SCRIPT.format(before="", loss=LOSS, after="pass").replace("optimizer.step()", step)
+    (tmp_path / "train.py").write_text(script)
+    job = Job(path=str(tmp_path / "train.py"), out=tmp_path / "out", looks=2, canaries=False, seed=1)
+    verdict = trace(job, stdout=StringIO()).record.targets[0].verdict
+    assert verdict.status is Status(status), verdict.reason
+    assert words in verdict.reason
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_script_that_is_interrupted_ends_with_one_line_and_130(tmp_path: Path, typed: Typed) -> None:
+    script = SCRIPT.format(before="", loss=LOSS, after="if step == 3: raise KeyboardInterrupt")
+    (tmp_path / "train.py").write_text(script)
+    ended = typed(tmp_path, "trace", "--out", "out", "--no-canaries", "--looks", "2", "train.py")
+    assert (ended.returncode, ended.stdout) == (130, "")
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("dpaudit: Interrupted; what was found until then is in")
+    assert load(tmp_path / "out" / "record.json").trials[0].status == "lost"
+
+
+def test_passes_that_are_made_for_the_audit_warn_nobody(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        judged(tmp_path)
+    assert seen  # Opacus's own
+    ours = [w for w in seen if "Full backward hook" in str(w.message) and "targets" in w.filename]
+    assert not ours, ours[0]

@@ -1,3 +1,4 @@
+import logging
 import math
 import subprocess
 import sys
@@ -201,3 +202,15 @@ def test_what_claims_nothing_has_no_claim():
 def test_a_silent_ledger_cannot_be_scaled():
     with pytest.raises(UsageError, match="noisy steps"):
         LedgerFamily(ledger=ledger(0.0), delta=DELTA)
+
+
+def test_orders_that_renyi_accounting_leaves_out_are_left_out_in_silence(caplog):
+    rdp_epsilon.cache_clear()
+    logging.getLogger("absl").addHandler(caplog.handler)
+    try:
+        assert rdp_epsilon(ledger(1.2, 0.125, 80), DELTA) == pytest.approx(6.4315, abs=1e-3)
+        assert not caplog.records
+        logging.getLogger("absl").warning("an order failed to converge")
+        assert caplog.records
+    finally:
+        logging.getLogger("absl").removeHandler(caplog.handler)

@@ -69,6 +69,36 @@ def test_estimates_that_are_no_guarantee_decide_nothing() -> None:
     assert decide(replace(estimate(9.0, 1e-9), guarantee=False)) == "INCONCLUSIVE"
 
 
+@pytest.mark.parametrize(
+    ("detectable", "status"),
+    [
+        ((None,), "NOT REFUTED"),
+        ((27.0,), "NOT REFUTED"),
+        ((28.0,), "INCONCLUSIVE"),
+        ((90.0, 28.0), "INCONCLUSIVE"),
+        ((90.0, 5.0), "NOT REFUTED"),
+    ],
+)
+def test_silence_of_attacks_that_catch_only_far_more_than_is_claimed_is_inconclusive(
+    detectable: tuple[float | None, ...], status: str
+) -> None:
+    found = [
+        replace(estimate(0.0, 0.9, ceiling=np.inf, source=name), detectable=value)
+        for name, value in zip("ab", detectable, strict=False)
+    ]
+    judged = verdict(CLAIM, found, (), {"a": 1.0, "b": 1.0}, 0.05, 0)
+    assert str(judged.status) == status, judged.reason
+    if detectable[0] is not None:
+        assert f"catches a true epsilon of {min(detectable):.3g} nine times in ten" in judged.reason
+
+
+def test_nothing_is_known_of_the_claim_of_a_run_that_was_lost() -> None:
+    judged = judge_audit(plan(), {"own": {}, "plain": {0: LEAKING}}, trials("lost"))
+    assert (judged.status, judged.exit_code) == ("INCONCLUSIVE", 4)
+    assert "was lost" in judged.reason and "No privacy" not in judged.reason
+    assert "lost" in judged.targets[0].checklist[0].detail
+
+
 def plan() -> AuditPlan:
     return parse(
         {

@@ -119,6 +119,12 @@ def test_a_trial_that_does_not_end_is_ended_and_told_as_at_least(folder):
         (("--probe", "--probe-share", "0"), "Expected --probe-share=0.0 in (0.0, 1.0]"),
         (("--probe", "--probe-seconds", "-1"), "Expected --probe-seconds=-1.0"),
         (("--probe", "--workers", "0"), "Expected --workers=0"),
+        (("--probe", "--claim-noise-multiplier", "1"), "Expected --claim-noise-multiplier, "),
+        (
+            ("--probe", "--claim-noise-multiplier", "1", "--sample-rate", "0.1", "--steps", "9"),
+            "Expected --probe without",
+        ),
+        (("--probe", "--out", "/dev/null/x"), "found a file at /dev/null"),
         (("--probe", "--set", "targets.0.train=probed:fits"), "did you mean 'fit'"),
     ],
 )

@@ -1,5 +1,6 @@
 """`dpaudit.workers`: a trial may hang, grow, flood, raise or be killed; every other one is run once."""
 
+import multiprocessing
 import os
 import random
 import re
@@ -95,6 +96,11 @@ def says(argument):
     return 1.0
 
 
+def names_its_start_method(argument):
+    import multiprocessing
+    raise ValueError(multiprocessing.get_start_method())
+
+
 def sleeps(argument):
     time.sleep(argument)
     return argument
@@ -160,6 +166,13 @@ def test_only_the_tasks_that_raise_leave_die_or_hang_are_lost(tasks):
         "hanging": "Expected the trial to end within 3 s; raise compute.timeout.",
     }
     assert found["after"] == Outcome(key="after", seconds=2.0)
+
+
+def test_processes_of_a_trial_start_as_they_would_without_an_audit(tasks):
+    usual = multiprocessing.get_all_start_methods()[0]
+    assert (
+        outcomes([tasks("names_its_start_method")])["names_its_start_method"].error == f"ValueError: {usual}"
+    )
 
 
 @linux

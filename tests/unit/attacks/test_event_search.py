@@ -13,7 +13,14 @@ from sklearn.linear_model import LogisticRegression
 
 from dpaudit.attacks.event_search.events import Event
 from dpaudit.attacks.event_search.features import FEATURES, Feature, low_bit, matrix
-from dpaudit.attacks.event_search.learned import LearnedScore, Tree, fit_linear, fit_trees
+from dpaudit.attacks.event_search.learned import (
+    LearnedScore,
+    Tree,
+    _staircase,
+    fit_linear,
+    fit_steps,
+    fit_trees,
+)
 from dpaudit.attacks.event_search.proposals import propose
 from dpaudit.attacks.event_search.selection import Learn, Samples, choose
 from dpaudit.errors import UsageError
@@ -21,7 +28,7 @@ from dpaudit.mechanism.witness import Witness, load
 from dpaudit.outputs import joined, text_hash
 from dpaudit.stats.event_test import refutes
 from dpaudit.stats.guarantees import ApproximateDP
-from dpaudit.targets.releases.reading import Failure, read
+from dpaudit.targets.releases.reading import Failure, read, read_array
 
 CLAIM = ApproximateDP(claimed=1.0)
 FLOATS = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True)
@@ -379,11 +386,42 @@ def test_learned_scores_are_what_scikit_learn_computes(fit, model, monkeypatch, 
     assert event.words().startswith("a learned score of the output > ")
 
 
+def test_a_staircase_is_the_step_that_each_value_falls_on():
+    cuts, steps = np.array([-2.0, -1.0, -1.0, 0.0, 0.5, 3.0, 4.0]), np.arange(8.0) ** 2
+    score = LearnedScore(
+        base=(Feature(name="number", path="[0]"),),
+        fill=(-9.0,),
+        centre=(0.0,),
+        scale=(1.0,),
+        trees=(_staircase(0, cuts, steps),),
+    )
+    numbers = np.array([-5.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.25, 0.5, 1.0, 3.5, 4.0, 9.0, np.nan])
+    naive = [steps[sum(cut < (-9.0 if math.isnan(x) else x) for cut in cuts)] for x in numbers]
+    np.testing.assert_array_equal(score.values(read_array(numbers[:, None])), naive)
+
+
+def test_steps_tell_shifted_laplace_noise_apart_better_than_a_line_does():
+    rng = np.random.default_rng(7)
+
+    def drawn(size, shift):
+        return read_array(gridded(rng.laplace(size=(size, 6)) + shift))
+
+    first, second = drawn(8000, 0.3), drawn(8000, 0.0)
+    base = [Feature(name="number", path=path) for path in first.paths]
+    fresh = drawn(20_000, 0.3), drawn(20_000, 0.0)
+    gaps = []
+    for fit in (fit_linear, fit_steps):
+        score = fit(base, matrix(first, base), matrix(second, base), np.random.default_rng(0))
+        bar = np.median(np.concatenate([score.values(part) for part in fresh]))
+        gaps.append(np.mean(score.values(fresh[0]) > bar) - np.mean(score.values(fresh[1]) > bar))
+    assert gaps[1] > gaps[0] + 0.02, gaps
+
+
 def test_learned_scores_meet_what_they_never_saw():
     rng = np.random.default_rng(5)
     first, second = two_clouds(rng, 500)
     features = propose(joined([first, second]))
-    for fit in (fit_linear, fit_trees):
+    for fit in (fit_linear, fit_steps, fit_trees):
         score = fit(features, matrix(first, features), matrix(second, features), rng)
         odd = read([None, "text", [1e300] * 4, [-math.inf] * 4, Failure(label="raised KeyError")])
         assert np.isfinite(score.values(odd)).all()

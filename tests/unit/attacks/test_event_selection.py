@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dpaudit.attacks.event_search.selection import Samples, _rated, choose
+from dpaudit.attacks.event_search.selection import Samples, choose, rated
 from dpaudit.stats.guarantees import ApproximateDP
 from dpaudit.targets.releases.reading import read_array
 
@@ -13,7 +13,7 @@ CLAIM = ApproximateDP(claimed=0.1)
 
 
 def rating(hits: int, other: int, trials: int = 1000) -> float:
-    return float(_rated(CLAIM, np.array(hits), trials, np.array(other), trials, 3.5, margin=1.0))
+    return float(rated(CLAIM, np.array(hits), trials, np.array(other), trials, 3.5, margin=1.0))
 
 
 def test_an_event_that_always_happens_is_rated_below_one_that_may_show_something() -> None:

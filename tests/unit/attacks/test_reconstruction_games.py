@@ -124,6 +124,12 @@ def test_ties_and_what_is_no_number_win_as_chance_does() -> None:
         assert 1e-4 < binom.cdf(found.successes, 4000, 0.2) < 1 - 1e-4
 
 
+@pytest.mark.parametrize("attack", [PriorAware, LineUp])
+def test_a_number_of_candidates_is_asked_for_once(attack: type[PriorAware] | type[LineUp]) -> None:
+    with pytest.raises(UsageError, match="found one twice"):
+        attack(candidates=[10, 10])
+
+
 @pytest.mark.parametrize("wrong", [1, [10, 1], [], 20_000])
 def test_impossible_sizes_are_refused(wrong: int | list[int]) -> None:
     with pytest.raises(UsageError, match="candidates"):

@@ -139,6 +139,9 @@ def test_a_ceiling_of_another_adjacency_is_shown_with_its_name() -> None:
     for ceiling, status in ((3.0, "TOO LOW"), (11.0, "HIGH ENOUGH")):
         target = replace(private, estimates=(replace(seen, ceiling=ceiling),))
         assert view.cards(target, quiet_record())[1].status == status
+    blunt = replace(private, estimates=(replace(seen, ceiling=math.inf, detectable=200.0),))
+    card = view.cards(blunt, quiet_record())[1]
+    assert card.status == "NO POWER" and "200.0 is caught nine times in ten" in card.interval
 
 
 def test_targets_of_which_the_same_is_said_share_a_row_of_coverage() -> None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from dpaudit.errors import UsageError
+from dpaudit.stats.inversion import told
 from dpaudit.stats.multiplicity import holm, spend, split
 
 
@@ -33,6 +34,10 @@ def test_adjusted_p_values_reject_what_stepping_down_rejects(pairs, alpha):
     near = any(abs(value - alpha) < 1e-9 for value in adjusted.values())
     if not near:
         assert {n for n, value in adjusted.items() if value <= alpha} == naive_holm(p_values, weights, alpha)
+
+
+def test_no_p_value_is_told_as_zero():
+    assert [told(p) for p in (0.0, 1e-300, 1e-12, 0.0123)] == ["< 1e-12", "< 1e-12", "= 1e-12", "= 0.012"]
 
 
 def test_holm_by_hand():

@@ -15,10 +15,12 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 from dpaudit.attacks.replay import ReplayAttack
+from dpaudit.attacks.step_canary import StepCanary
 from dpaudit.targets.observe import Observation, observe
 from dpaudit.targets.script import _NOBODY
 
 LOOKS = (ReplayAttack(steps=0, watch=False),)
+RIDING = (*LOOKS, StepCanary(kind="input", records=8, replays=1))
 Loss = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -58,9 +60,8 @@ def trained(
             optimizer=torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1),
             data_loader=DataLoader(TensorDataset(x, y), batch_size=batch_size),
             noise_multiplier=1.0,
-            max_grad_norm=1.0,
             wrap_model=not hooks,
-            **private,
+            **({"max_grad_norm": 1.0} | private),
         )
         model, optimizer, loader = network if hooks else made[0], made[1], made[-1]
         if len(made) == 4:
@@ -250,6 +251,68 @@ def hardest(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (losses * (losses >= losses.median()).detach()).mean()
 
 
+def above_the_median(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (losses > losses.median()).detach()).mean()
+
+
+def above_a_quantile(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (losses.detach() > losses.detach().quantile(0.8)).float()).mean()
+
+
+def above_the_mean(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (0.1 + 0.9 * (losses > losses.mean()).float())).mean()
+
+
+def over_the_mean_above_the_median(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    apart = losses.detach()
+    return (losses / apart.mean() * (apart > apart.median())).mean()
+
+
+def above_a_constant(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * (losses > 1.1).detach()).mean()
+
+
+def beyond_a_margin(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    scores, own = model(x), one_hot(y, 3).bool()
+    return torch.relu(0.8 + scores.masked_fill(own, -9.0).amax(dim=1) - scores[own]).mean()
+
+
+def hardest_few(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return losses.topk(max(1, len(y) // 3)).values.mean()
+
+
+class GroupRobust:
+    """Group DRO (Sagawa et al. 2020, arXiv:1911.08731): groups with a large loss get more weight."""
+
+    def __init__(self) -> None:
+        self.shares = torch.ones(3) / 3
+
+    def __call__(self, model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        losses = cross_entropy(model(x), y, reduction="none")
+        members = one_hot(y, 3).float()
+        by_group = (members.T @ losses) / members.sum(0).clamp(min=1)
+        raised = self.shares * (0.5 * by_group.detach()).exp()
+        self.shares = raised / raised.sum()
+        return (self.shares * by_group).sum()
+
+
+def worst_group(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    members = one_hot(x[:, 0].gt(0).long(), 2).float()
+    return ((members.T @ losses) / members.sum(0).clamp(min=1)).max()
+
+
+def fixed_share_of_groups(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(model(x), y, reduction="none")
+    return (losses * torch.tensor([0.5, 1.0, 2.5])[y]).mean()
+
+
 def weighted_by_own_loss(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     losses = cross_entropy(model(x), y, reduction="none")
     return (losses * (losses > 1).detach()).mean()
@@ -294,8 +357,18 @@ def noised(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return cross_entropy(model(x + 0.1 * torch.randn_like(x)), y)
 
 
-def weighted(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return cross_entropy(model(x), y, weight=torch.tensor([1.0, 2.0, 3.0]), label_smoothing=0.1)
+def weighted_far_above_the_clip(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(1e4 * model(x), y, weight=torch.tensor([1.0, 2.0, 3.0]), label_smoothing=0.1)
+
+
+def weighted_below_the_clip(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(model(x)[:, :2], y.clamp(max=1), weight=torch.tensor([0.2, 3.0]))
+
+
+def weighted_and_undone(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    weights = torch.tensor([0.2, 3.0])
+    constant = float(weights[y.clamp(max=1)].sum()) / max(len(y), 1)
+    return weighted_below_the_clip(model, x, y) * constant
 
 
 def stable(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -347,6 +420,13 @@ WRONG = {
     "labels smoothed by those of the batch": (plain, {"loss": smoothed_by_the_batch}),
     "class weights of the batch": (plain, {"loss": weighted_by_counts}),
     "the harder half": (plain, {"loss": hardest, "epochs": 3}),
+    "above the median": (plain, {"loss": above_the_median, "epochs": 2}),
+    "above a quantile": (plain, {"loss": above_a_quantile, "epochs": 2}),
+    "ten times above the mean": (plain, {"loss": above_the_mean, "epochs": 2}),
+    "over the mean above the median": (plain, {"loss": over_the_mean_above_the_median, "epochs": 2}),
+    "the hardest few": (plain, {"loss": hardest_few, "epochs": 2}),
+    "group DRO": (plain, {"loss": GroupRobust(), "epochs": 2}),
+    "the worst group": (plain, {"loss": worst_group, "epochs": 2}),
     "patches of others": (plain, {"loss": patched}),
     "centred beside what the loader gave": (Beside, {"loss": beside_raw}),
     "full batch, centred": (wide, {"loss": centred, "batch_size": 96, "width": 12, "epochs": 3} | NO_POISSON),
@@ -367,8 +447,10 @@ RIGHT = {
     "as many words as records": (Attends, {"loss": tokens, "codes": True, "batch_size": 8} | NO_POISSON),
     "sorted": (Shuffled, {}),
     "sorted, and noise by place": (Noised, {"batch_size": 48, "epochs": 4}),
-    "weights and smoothing": (plain, {"loss": weighted}),
+    "weights over a constant": (plain, {"loss": fixed_share_of_groups}),
     "largest subtracted": (plain, {"loss": stable}),
+    "above a constant": (plain, {"loss": above_a_constant, "epochs": 2}),
+    "beyond a margin": (plain, {"loss": beyond_a_margin, "epochs": 2}),
     "called twice": (plain, {"loss": two_outputs}),
     "made-up records": (plain, {"loss": beside_made_up}),
     "brightness and contrast": (wide, {"loss": contrasted, "batch_size": 24, "width": 12}),
@@ -411,6 +493,18 @@ def test_a_correct_model_and_loss_are_not_accused(name: str) -> None:
     seen = ran(*RIGHT[name])
     assert list(seen.coupling.findings()) == []
     assert seen.coupling.looked >= 2, seen.coupling.untestable
+
+
+@pytest.mark.parametrize("mode", ["ghost", "hooks"])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_records_that_ride_along_are_not_taken_for_those_of_the_batch(mode: str, wrong: bool) -> None:
+    """In ghost mode their losses are left out, so that no copy has a gradient in their places."""
+    torch.manual_seed(3)
+    network = nn.Sequential(Neighbours(), plain()) if wrong else plain()
+    seen, _ = trained(network, grad_sample_mode=mode, attacks=RIDING, epochs=2, batch_size=24)
+    mixing = seen.coupling.mixing
+    assert not seen.planted.lost and mixing.looked >= 3, mixing.untestable
+    assert bool(list(mixing.findings())) is wrong
 
 
 @pytest.mark.parametrize("name", ["dropout and state", "recurrent", "plain", "ghost"])
@@ -496,7 +590,26 @@ def test_a_second_backward_pass_of_the_same_records_is_one() -> None:
     assert "gradients of other data" not in notes
 
 
-def test_a_mean_over_class_weights_is_noted_and_weights_by_counts_are_found() -> None:
+@pytest.mark.parametrize("loss", [weighted_far_above_the_clip, weighted_and_undone])
+def test_a_mean_over_class_weights_is_noted_where_nothing_shows_more(loss: Loss) -> None:
     torch.manual_seed(3)
-    notes = {n.check for n in trained(plain(), loss=weighted)[0].notes()}
-    assert "loss divided by the batch" in notes
+    seen, _ = trained(plain(), loss=loss)
+    assert list(seen.coupling.findings()) == []
+    assert "loss divided by the batch" in {n.check for n in seen.notes()}
+
+
+@pytest.mark.parametrize("options", [{}, {"physical": 6}, {"grad_sample_mode": "functorch"}])
+def test_a_mean_over_class_weights_is_found_where_a_record_moves_the_sum(options: Any) -> None:
+    torch.manual_seed(3)
+    seen, _ = trained(plain(), loss=weighted_below_the_clip, **options)
+    (found,) = seen.coupling.findings()
+    assert found.check == "sensitivity" and float(found.measured.split()[0]) > 2
+    assert "loss divided by the batch" not in {n.check for n in seen.notes()}
+
+
+def test_where_the_clip_is_another_the_movement_is_not_measured() -> None:
+    torch.manual_seed(3)
+    options: Any = {"clipping": "per_layer", "max_grad_norm": [0.5] * 4}
+    seen, _ = trained(plain(), loss=weighted_below_the_clip, **options)
+    assert list(seen.coupling.findings()) == []
+    assert "loss divided by the batch" in {n.check for n in seen.notes()}

@@ -1,0 +1,272 @@
+"""Choose the event that promises the largest bound once it is confirmed, where there are many outputs.
+
+A cautious reading of the choosing samples prefers common events, however little they leak, to rare ones that
+a confirmation with more outputs would show. Here the front half of the samples draws up a short list, by
+several cautions, and the back half, which had no part in it, says what bound each can be expected to
+give at the size of the confirmation. Nothing that is seen here counts as evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dpaudit.attacks.event_search.events import Both, Event
+from dpaudit.attacks.event_search.features import Feature, matrix
+from dpaudit.attacks.event_search.learned import fit_linear, fit_steps, fit_trees
+from dpaudit.attacks.event_search.listing import (
+    NOT_A_NUMBER,
+    Coded,
+    Column,
+    Listed,
+    Reading,
+    at_most,
+    best_places,
+    corners_of_pairs,
+)
+from dpaudit.attacks.event_search.proposals import leading, propose
+from dpaudit.attacks.event_search.selection import Choice, Learn, Samples, ranked_outputs, thresholds
+from dpaudit.check import FloatArray, IntArray
+from dpaudit.outputs import Outputs, joined
+from dpaudit.stats.event_test import Counts
+from dpaudit.stats.guarantees import Guarantee
+
+PROMISED_FROM = 2_000
+"""Outputs on a data set from which on half of them can say what an event promises."""
+_BACK = 3.0
+"""Standard deviations of the back half, on which some dozens of events are compared."""
+_COMPARED = 1.0
+"""The same of both halves, where pairs are compared."""
+_THINNED, _BLOCK = 20_000, 50_000
+_SUMMED = ("number", "difference")
+_BASE = 64
+_KEPT, _PAIRED = 20, 10
+_FITTED = 50_000
+_WORTH = 0.01
+_BESIDE = 3
+"""Further events for the same outputs: a share of alpha costs less than a choice among equals by chance."""
+
+
+def promised(
+    samples: Samples, guarantee: Guarantee, *, size: int, learn: Learn, rng: np.random.Generator
+) -> Choice | None:
+    """The event of all families with the largest promised bound.
+
+    Args:
+        samples: independent outputs on both data sets.
+        guarantee: the claim, by whose parameter events are rated.
+        size: outputs on each data set with which the event is going to be confirmed.
+        learn: which scores to fit.
+        rng: for what is learned.
+
+    Returns:
+        Its `rated` is the promise, and its counts are those of the back half; None where no event could
+        break the claim. Costs some 60 comparisons with a sorted list for each output.
+    """
+    half, other = samples.first.size // 2, samples.second.size // 2
+    front = Samples(
+        first=samples.first.rows(slice(0, half)),
+        second=samples.second.rows(slice(0, other)),
+        records=samples.records,
+    )
+    features, base = _distinct(_thinned(front))
+    if not features:
+        return None
+    cut = min(half // 2, other // 2, _FITTED)
+    scores = _scores(front, base, cut, learn, rng)
+    columns = [*features, *scores]
+    grid = _grid(_rows(front, cut, None), columns)
+    halves = [
+        Coded(first=_codes(a, columns, grid), second=_codes(b, columns, grid))
+        for a, b in (
+            (front.first, front.second),
+            (samples.first.rows(slice(half, None)), samples.second.rows(slice(other, None))),
+        )
+    ]
+    listed = _short_list(columns, len(features), grid, halves, cut, guarantee, size)
+    return _most_promising(listed, halves[1], guarantee, size)
+
+
+def _rows(samples: Samples, start: int, stop: int | None) -> Samples:
+    where = slice(start, stop)
+    return Samples(
+        first=samples.first.rows(where), second=samples.second.rows(where), records=samples.records
+    )
+
+
+def _thinned(samples: Samples) -> Samples:
+    return _rows(samples, 0, _THINNED)
+
+
+def _distinct(samples: Samples) -> tuple[list[Feature], list[Feature]]:
+    """Features that vary, less those that say the same of every output: those that tell most, and a base.
+
+    The base is what scores are made of. Numbers and differences that tell little one by one belong to it,
+    for they may tell much together.
+    """
+    pooled = joined([samples.first, samples.second])
+    size = samples.first.size
+    order = leading(pooled.rows(slice(0, size)), pooled.rows(slice(size, None)))
+    table: dict[bytes, Feature] = {}
+    gaps: dict[bytes, float] = {}
+    for feature in propose(pooled, samples.records, order):
+        _, codes = np.unique(feature.values(pooled), return_inverse=True)
+        codes = codes.ravel()
+        if not codes.max():
+            continue
+        # A falling function of another feature has the same events as that one.
+        key = min(each.astype(np.int32).tobytes() for each in (codes, codes.max() - codes))
+        if key not in table:
+            table[key] = feature
+            gaps[key] = _gap(codes[:size], codes[size:])
+    kept = set(sorted(table, key=lambda key: -gaps[key])[:_KEPT])
+    telling = [feature for key, feature in table.items() if key in kept]
+    more = [feature for key, feature in table.items() if key not in kept and feature.name in _SUMMED]
+    base = [feature for feature in telling if feature.name != "whole output"]
+    return telling, [*base, *more[: max(_BASE - len(base), 0)]]
+
+
+def _gap(first: IntArray, second: IntArray) -> float:
+    """Largest standardised difference of the two distribution functions."""
+    top = int(max(first.max(), second.max())) + 1
+    counts = [np.cumsum(np.bincount(part, minlength=top))[:-1] for part in (first, second)]
+    shares = [count / part.size for count, part in zip(counts, (first, second), strict=True)]
+    pooled = (counts[0] + counts[1] + 1.0) / (first.size + second.size + 2.0)
+    spread = np.sqrt(pooled * (1 - pooled) * (1 / first.size + 1 / second.size))
+    return float(np.max(np.abs(shares[0] - shares[1]) / spread, initial=0.0))
+
+
+def _scores(
+    front: Samples, base: Sequence[Feature], cut: int, learn: Learn, rng: np.random.Generator
+) -> list[Column]:
+    """What is fitted on the first rows of the front half."""
+    part = _rows(front, 0, cut)
+    scores: list[Column] = []
+    if base and learn is not Learn.NOTHING:
+        first, second = matrix(part.first, base), matrix(part.second, base)
+        fits = (fit_linear, fit_steps, fit_trees)[: 2 if learn is Learn.LINEAR else 3]
+        scores += [fit(base, first, second, rng) for fit in fits]
+    ranked = ranked_outputs(part.first, part.second)
+    return scores if ranked is None else [*scores, ranked]
+
+
+def _grid(samples: Samples, columns: Sequence[Column]) -> list[FloatArray]:
+    """Thresholds of each column, rising; empty where it has none."""
+    some = _rows(samples, 0, _BLOCK)
+    found = thresholds(_matrix(some.first, columns), _matrix(some.second, columns))
+    return [np.unique(column[~np.isnan(column)]) for column in found.T]
+
+
+def _matrix(outputs: Outputs, columns: Sequence[Column]) -> FloatArray:
+    return np.stack([column.values(outputs) for column in columns], axis=1)
+
+
+def _codes(outputs: Outputs, columns: Sequence[Column], grid: Sequence[FloatArray]) -> IntArray:
+    """(n, k) uint8; in blocks, so that no table of floats is as long as the samples."""
+    found = np.empty((outputs.size, len(columns)), dtype=np.uint8)
+    for start in range(0, outputs.size, _BLOCK):
+        block = outputs.rows(slice(start, start + _BLOCK))
+        for j, (column, cuts) in enumerate(zip(columns, grid, strict=True)):
+            values = column.values(block)
+            pieces = np.searchsorted(cuts, values)
+            found[start : start + block.size, j] = np.where(np.isnan(values), NOT_A_NUMBER, pieces)
+    return np.asarray(found)
+
+
+def _short_list(
+    columns: Sequence[Column],
+    readable: int,
+    grid: Sequence[FloatArray],
+    halves: Sequence[Coded],
+    cut: int,
+    guarantee: Guarantee,
+    size: int,
+) -> list[Listed]:
+    """The best thresholds of each column by the front half, then of pairs of columns; readable ones first."""
+    front, back = halves
+    found: list[list[Listed]] = []
+    merits = []
+    for j, column in enumerate(columns):
+        # What was fitted on the first rows looks too good on them.
+        start = 0 if j < readable else cut
+        ours, theirs = (at_most(part[start:, j], len(grid[j])) for part in (front.first, front.second))
+        left = (len(front.first) - start, len(front.second) - start)
+        after = [at_most(part[:, j], len(grid[j])) for part in (back.first, back.second)]
+        best, merit = best_places(ours, theirs, left, guarantee, size)
+        merits.append(merit)
+        found.append(
+            [
+                Listed(
+                    event=Event(feature=column, above=side == 0, threshold=float(grid[j][row])),
+                    swapped=bool(swapped),
+                    ours=int(after[0][side, row]),
+                    theirs=int(after[1][side, row]),
+                    before=(int(ours[side, row]), int(theirs[side, row]), *left),
+                )
+                for swapped, side, row in best
+            ]
+        )
+    paired = sorted(range(readable), key=lambda j: -merits[j])[:_PAIRED]
+    simple = [each for part in found[:readable] for each in part]
+    fitted = [each for part in found[readable:] for each in part]
+    return [*simple, *corners_of_pairs(columns, sorted(paired), grid, halves, guarantee, size), *fitted]
+
+
+def _most_promising(listed: Sequence[Listed], back: Coded, guarantee: Guarantee, size: int) -> Choice | None:
+    """By the back half; of those that promise as much the one that people can read best.
+
+    Beside it stand the next best of other features: the back half cannot tell them from the best.
+    """
+    if not listed:
+        return None
+    n, m = len(back.first), len(back.second)
+    reading = Reading(guarantee=guarantee, trials=n, others=m, caution=_BACK, size=size)
+    ours, theirs = (np.array([getattr(each, side) for each in listed]) for side in ("ours", "theirs"))
+    both = reading.both_ways(ours, theirs)
+    promises = np.where([each.swapped for each in listed], both[1], both[0])
+    top = promises.max()
+    if not np.isfinite(top):
+        return None
+    first = int(np.argmax(promises >= top - _WORTH * abs(top)))
+    order = [first, *(int(at) for at in np.argsort(-promises, kind="stable") if np.isfinite(promises[at]))]
+    kept: dict[tuple[Column | Both, bool], int] = {}
+    for at in order:
+        kept.setdefault((listed[at].event.feature, listed[at].swapped), at)
+    choices = [
+        _choice(listed[at], float(promises[at]), n, m, guarantee, size)
+        for at in list(kept.values())[: 1 + _BESIDE]
+    ]
+    return replace(choices[0], beside=tuple(choices[1:]))
+
+
+def _choice(
+    best: Listed, promise: float, trials: int, others: int, guarantee: Guarantee, size: int
+) -> Choice:
+    counts = (
+        Counts(hits=best.theirs, trials=others, other_hits=best.ours, other_trials=trials)
+        if best.swapped
+        else Counts(hits=best.ours, trials=trials, other_hits=best.theirs, other_trials=others)
+    )
+    return Choice(
+        event=best.event,
+        swapped=best.swapped,
+        rated=promise,
+        counts=counts,
+        expected=_expected(best, trials, others, guarantee, size),
+    )
+
+
+def _expected(best: Listed, trials: int, others: int, guarantee: Guarantee, size: int) -> float:
+    """By both halves, with little caution: pairs are compared, whose luck is alike."""
+    ours, theirs, before, others_before = best.before
+    reading = Reading(
+        guarantee=guarantee,
+        trials=trials + before,
+        others=others + others_before,
+        caution=_COMPARED,
+        size=size,
+    )
+    both = reading.both_ways(np.array(ours + best.ours), np.array(theirs + best.theirs))
+    return float(both[int(best.swapped)])
