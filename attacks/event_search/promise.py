@@ -77,7 +77,7 @@ def promised(
     cut = min(half // 2, other // 2, _FITTED)
     scores = _scores(front, base, cut, learn, rng)
     columns = [*features, *scores]
-    grid = _grid(_rows(front, cut, None), columns)
+    grid = _grid(front.rows(cut, None), columns)
     halves = [
         Coded(first=_codes(a, columns, grid), second=_codes(b, columns, grid))
         for a, b in (
@@ -89,15 +89,8 @@ def promised(
     return _most_promising(listed, halves[1], guarantee, size)
 
 
-def _rows(samples: Samples, start: int, stop: int | None) -> Samples:
-    where = slice(start, stop)
-    return Samples(
-        first=samples.first.rows(where), second=samples.second.rows(where), records=samples.records
-    )
-
-
 def _thinned(samples: Samples) -> Samples:
-    return _rows(samples, 0, _THINNED)
+    return samples.rows(0, _THINNED)
 
 
 def _distinct(samples: Samples) -> tuple[list[Feature], list[Feature]]:
@@ -142,7 +135,7 @@ def _scores(
     front: Samples, base: Sequence[Feature], cut: int, learn: Learn, rng: np.random.Generator
 ) -> list[Column]:
     """What is fitted on the first rows of the front half."""
-    part = _rows(front, 0, cut)
+    part = front.rows(0, cut)
     scores: list[Column] = []
     if base and learn is not Learn.NOTHING:
         first, second = matrix(part.first, base), matrix(part.second, base)
@@ -154,7 +147,7 @@ def _scores(
 
 def _grid(samples: Samples, columns: Sequence[Column]) -> list[FloatArray]:
     """Thresholds of each column, rising; empty where it has none."""
-    some = _rows(samples, 0, _BLOCK)
+    some = samples.rows(0, _BLOCK)
     found = thresholds(_matrix(some.first, columns), _matrix(some.second, columns))
     return [np.unique(column[~np.isnan(column)]) for column in found.T]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -79,6 +79,11 @@ class Samples:
     first: Outputs
     second: Outputs
     records: tuple[float, ...] = ()
+
+    def rows(self, start: int, stop: int | None) -> Samples:
+        """Outputs `start` to `stop` on each data set."""
+        where = slice(start, stop)
+        return replace(self, first=self.first.rows(where), second=self.second.rows(where))
 
 
 def together(parts: Sequence[Samples]) -> Samples:

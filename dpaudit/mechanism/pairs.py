@@ -60,8 +60,9 @@ class Tried:
     @property
     def expected(self) -> float:
         """Bound that a confirmation is expected to give, where enough outputs told; else `rated`."""
-        known = self.choice is not None and self.choice.expected is not None
-        return self.choice.expected if known else self.rated  # type: ignore[union-attr,return-value]
+        if self.choice is None or self.choice.expected is None:
+            return self.rated
+        return self.choice.expected
 
     @property
     def event_words(self) -> str:
@@ -163,23 +164,16 @@ class Screen:
         if choice is None:
             return self.rate(of, samples, learn=learn)
         if learn is Learn.ALL:
-            some = Samples(
-                first=samples.first.rows(slice(0, _READ)),
-                second=samples.second.rows(slice(0, _READ)),
-                records=samples.records,
-            )
-            cautious = choose(some, self.guarantee, learn=learn, rng=rng)
-            same = cautious is None or (cautious.event, cautious.swapped) == (choice.event, choice.swapped)
-            beside = choice.beside if same else (cautious, *choice.beside[:-1])
-            choice = replace(choice, beside=tuple(each for each in beside if each is not None))
+            cautious = choose(samples.rows(0, _READ), self.guarantee, learn=learn, rng=rng)
+            known = (choice.event, choice.swapped)
+            if cautious is not None and (cautious.event, cautious.swapped) != known:
+                choice = replace(choice, beside=(cautious, *choice.beside[:-1]))
         return replace(of, choice=choice)
 
     def _holds(self, samples: Samples) -> bool:
         half, other = samples.first.size // 2, samples.second.size // 2
-        front = Samples(
-            first=samples.first.rows(slice(0, half)),
-            second=samples.second.rows(slice(0, other)),
-            records=samples.records,
+        front = replace(
+            samples, first=samples.first.rows(slice(0, half)), second=samples.second.rows(slice(0, other))
         )
         choice = choose(front, self.guarantee)
         if choice is None:
