@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from opacus.data_loader import CollateFnWithEmpty
+from torch.utils.data import default_collate
 
 from dpaudit.evidence import Finding
 from dpaudit.targets.randomness import ReplayRandomness
@@ -44,6 +46,8 @@ class Collation:
         """Make the batch of the step that is about to be made again; costs up to one call for each record."""
         if fetched is None or not 2 < len(fetched.records) <= _MOST_RECORDS:
             return
+        if _stacks(fetched.collate):
+            return
         try:
             moved = _moved(fetched)
         except Exception:
@@ -65,6 +69,13 @@ class Collation:
                 epsilon=None,
                 remedy="Take statistics from public data or with a budget; pad, and mix nothing.",
             )
+
+
+def _stacks(collate: Callable[[Any], Any]) -> bool:
+    """Whether it is torch's own, which puts records side by side and does nothing else to them."""
+    while isinstance(collate, CollateFnWithEmpty):
+        collate = collate.wrapped_collator_fn
+    return collate is default_collate
 
 
 def _moved(fetched: Fetched) -> float:

@@ -160,7 +160,10 @@ class Mixing:
         And whether that one and the one that was copied have moved by one factor.
         """
         by_place, rows = self.tape.drew(len(formed[0])), len(formed[0])
-        for i, (kept, copied) in enumerate(_pairs(before)):
+        pairs = _pairs(before)
+        if self.looked >= _LOOKS:
+            pairs = [pairs[self.looked % len(pairs)]]  # What happens at every batch was seen by now.
+        for i, (kept, copied) in enumerate(pairs):
             index = torch.full((rows,), int(self._own[copied]))
             index[self._own[kept]] = self._own[kept]
             handed, after = self._as_far_as_possible(handed, formed, index)

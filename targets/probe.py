@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import MethodType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from opacus.optimizers import DPOptimizer
+from threadpoolctl import ThreadpoolController
 
 from dpaudit.evidence import Movement
 from dpaudit.matcher import GradientMatcher
@@ -225,7 +227,8 @@ class OptimizerProbe:
             self._sessions, self.unwatched_from = (), self.index
         self.phase = self._logbook.step_made(optimizer, batch_size)
         try:
-            self._attacked_step(loss, alone)
+            with _blas().limit(limits=1, user_api="blas"):
+                self._attacked_step(loss, alone)
         except StopTraining:
             raise
         except BaseException:
@@ -321,3 +324,9 @@ def _same(before: torch.Tensor, after: torch.Tensor) -> bool:
     if before.shape != after.shape:
         return True
     return bool(torch.allclose(before.cpu(), after.cpu(), rtol=0.0, atol=0.0, equal_nan=True))
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Of numpy's threads, which spin after each product and slow torch's down."""
+    return ThreadpoolController()
