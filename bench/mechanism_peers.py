@@ -120,14 +120,19 @@ def privacy_estimates(method: str = "joint-beta") -> Peer:
 def scoring(ins: np.ndarray, outs: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """The score of an output: itself if it is one number, else the logit of a logistic regression."""
     if ins.shape[1] == 1:
-        return lambda outputs: np.nan_to_num(outputs[:, 0])
+        return lambda outputs: finite(outputs[:, 0])
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), LogisticRegression())
-    model.fit(np.nan_to_num(np.vstack([ins, outs])), np.repeat([1, 0], [len(ins), len(outs)]))
-    return lambda outputs: np.asarray(model.decision_function(np.nan_to_num(outputs)))
+    model.fit(finite(np.vstack([ins, outs])), np.repeat([1, 0], [len(ins), len(outs)]))
+    return lambda outputs: np.asarray(model.decision_function(finite(outputs)))
+
+
+def finite(outputs: np.ndarray) -> np.ndarray:
+    """Numbers whose squares are numbers, too: sparse vectors are filled with infinity."""
+    return np.nan_to_num(outputs, posinf=1e6, neginf=-1e6)
 
 
 def best_threshold(ins: np.ndarray, outs: np.ndarray) -> float:

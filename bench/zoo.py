@@ -17,8 +17,10 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -216,26 +218,34 @@ def machine() -> str:
     return f"{today}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(parts)}"
 
 
+def alone() -> None:
+    """Settings of each process."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+
+
 def main() -> None:
     """Audit, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="numbers or names of faults, with commas between")
     parser.add_argument("--controls", type=int, default=1, help="audits of each control; 0 for none")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1, help="that share the controls")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
+    alone()
     wanted = {part for part in arguments.only.split(",") if part}
     names = [name for name, fault in FAULTS.items() if not wanted or wanted & {name, fault.zoo}]
     faults, controls = [], []
     for name in names:
         faults.append(audit_fault(name, arguments.seed))
         print(table(faults)[-1], flush=True)
-    for seed in range(arguments.seed, arguments.seed + arguments.controls):
-        for name in CONTROLS:
-            controls.append(audit_control(name, seed))
+    seeds = range(arguments.seed, arguments.seed + arguments.controls)
+    jobs = [(name, seed) for seed in seeds for name in CONTROLS]
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn"), alone) as pool:
+        for outcome in pool.map(audit_control, *zip(*jobs, strict=True)) if jobs else ():
+            controls.append(outcome)
             print(table(controls)[-1], flush=True)
     lines = ["# The bug zoo", "", machine(), "", *summary(faults, controls), "", *table(faults)]
     if controls:

@@ -15,7 +15,7 @@ from dpaudit.attacks.event_search.selection import rated
 from dpaudit.check import FloatArray, IntArray
 from dpaudit.stats.guarantees import Guarantee
 
-_CAUTIONS = (2.0, 3.5)
+_CAUTIONS = (1.0, 2.0, 3.5)
 """Standard deviations of the front half, each of which names its own best event."""
 _TEST = 2.4
 """The same of the confirmation: the normal quantile of its usual alpha."""

@@ -28,7 +28,7 @@ from dpaudit.attacks.event_search.listing import (
 )
 from dpaudit.attacks.event_search.proposals import leading, propose
 from dpaudit.attacks.event_search.selection import Choice, Learn, Samples, ranked_outputs, thresholds
-from dpaudit.check import FloatArray, IntArray
+from dpaudit.check import BoolArray, FloatArray, IntArray
 from dpaudit.outputs import Outputs, joined
 from dpaudit.stats.event_test import Counts
 from dpaudit.stats.guarantees import Guarantee
@@ -47,6 +47,10 @@ _FITTED = 50_000
 _WORTH = 0.01
 _BESIDE = 3
 """Further events for the same outputs: a share of alpha costs less than a choice among equals by chance."""
+_ALIKE = 0.1
+"""Events that differ on fewer of the outputs on which either happens are one event, said in two ways."""
+_NEXT = 24
+"""Events that are looked at for those."""
 
 
 def promised(
@@ -86,7 +90,8 @@ def promised(
         )
     ]
     listed = _short_list(columns, len(features), grid, halves, cut, guarantee, size)
-    return _most_promising(listed, halves[1], guarantee, size)
+    some = samples.rows(max(half, other), max(half, other) + _THINNED)
+    return _most_promising(listed, halves[1], some, guarantee, size)
 
 
 def _thinned(samples: Samples) -> Samples:
@@ -207,31 +212,66 @@ def _short_list(
     return [*simple, *corners_of_pairs(columns, sorted(paired), grid, halves, guarantee, size), *fitted]
 
 
-def _most_promising(listed: Sequence[Listed], back: Coded, guarantee: Guarantee, size: int) -> Choice | None:
+def _most_promising(
+    listed: Sequence[Listed], back: Coded, some: Samples, guarantee: Guarantee, size: int
+) -> Choice | None:
     """By the back half; of those that promise as much the one that people can read best.
 
-    Beside it stand the next best of other features: the back half cannot tell them from the best.
+    Beside it stand others, the likeliest first, that differ on `some` outputs and that the back half cannot
+    tell from the best.
     """
     if not listed:
         return None
     n, m = len(back.first), len(back.second)
-    reading = Reading(guarantee=guarantee, trials=n, others=m, caution=_BACK, size=size)
     ours, theirs = (np.array([getattr(each, side) for each in listed]) for side in ("ours", "theirs"))
-    both = reading.both_ways(ours, theirs)
-    promises = np.where([each.swapped for each in listed], both[1], both[0])
+
+    def promised_with(caution: float) -> FloatArray:
+        reading = Reading(guarantee=guarantee, trials=n, others=m, caution=caution, size=size)
+        both = reading.both_ways(ours, theirs)
+        found: FloatArray = np.where([each.swapped for each in listed], both[1], both[0])
+        return found
+
+    promises, likely = promised_with(_BACK), promised_with(_COMPARED)
     top = promises.max()
     if not np.isfinite(top):
         return None
     first = int(np.argmax(promises >= top - _WORTH * abs(top)))
-    order = [first, *(int(at) for at in np.argsort(-promises, kind="stable") if np.isfinite(promises[at]))]
-    kept: dict[tuple[Column | Both, bool], int] = {}
+    # A reading with a standard deviation more for the one, and one less for the other.
+    able = likely + (likely - promises) / (_BACK - _COMPARED) >= (likely[first] + promises[first]) / 2
+    order = [first, *(int(at) for at in np.argsort(-likely, kind="stable") if able[at])]
+    best: dict[tuple[Column | Both, bool], int] = {}
     for at in order:
-        kept.setdefault((listed[at].event.feature, listed[at].swapped), at)
-    choices = [
-        _choice(listed[at], float(promises[at]), n, m, guarantee, size)
-        for at in list(kept.values())[: 1 + _BESIDE]
-    ]
+        best.setdefault((listed[at].event.feature, listed[at].swapped), at)
+    kept = different(some, [listed[at] for at in list(best.values())[:_NEXT]], 1 + _BESIDE)
+    places = [list(best.values())[i] for i in kept]
+    choices = [_choice(listed[at], float(promises[at]), n, m, guarantee, size) for at in places]
     return replace(choices[0], beside=tuple(choices[1:]))
+
+
+def with_cautious(choice: Choice, cautious: Choice, samples: Samples) -> Choice:
+    """The same event, with that of a cautious reading first of those beside it, unless it is alike."""
+    every = (choice, cautious, *choice.beside)
+    kept = different(_thinned(samples), every, 1 + _BESIDE)
+    return replace(choice, beside=tuple(every[i] for i in kept[1:]))
+
+
+def different(some: Samples, events: Sequence[Listed | Choice], most: int) -> list[int]:
+    """Places of the first events of which no two happen on nearly the same outputs, at most so many."""
+    kept: dict[int, BoolArray] = {}
+    for i, each in enumerate(events):
+        happened = np.concatenate([each.event.holds(some.first), each.event.holds(some.second)])
+        if all(_apart(happened, other) for other in kept.values()):
+            kept[i] = happened
+        if len(kept) == most:
+            break
+    return list(kept)
+
+
+def _apart(one: BoolArray, other: BoolArray) -> bool:
+    """Whether two events differ on enough of the outputs on which either happens, or one of both does not."""
+    differing = int((one ^ other).sum())
+    least = min(int((one | other).sum()), int((~one | ~other).sum()))
+    return differing > _ALIKE * least
 
 
 def _choice(

@@ -10,7 +10,7 @@ _PLANNED = (1_000_000, 300_000, 100_000, 30_000, 10_000, 4_000)
 _SECONDS = 20.0
 _SMALLEST_SCREEN, _LARGEST_SCREEN = 48, 2_000
 """Fewer outputs cannot refute even the grossest fault at the level of a screening."""
-_STEPS = ((16, 1), (8, 2), (4, 4), (2, 8))
+_STEPS = ((16, 1), (8, 2), (4, 4), (1, 16))
 """Of each round after the screening: how many pairs are left, and how many parts of the outputs each gets."""
 _LARGEST_PART = 40_000
 """More do not choose better; the confirmation gets what is left."""

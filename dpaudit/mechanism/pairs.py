@@ -10,7 +10,7 @@ from zlib import crc32
 
 import numpy as np
 
-from dpaudit.attacks.event_search.promise import PROMISED_FROM, promised
+from dpaudit.attacks.event_search.promise import PROMISED_FROM, promised, with_cautious
 from dpaudit.attacks.event_search.selection import Choice, Learn, Samples, choose
 from dpaudit.mechanism.encoding import text_of
 from dpaudit.outputs import Outputs
@@ -165,9 +165,8 @@ class Screen:
             return self.rate(of, samples, learn=learn)
         if learn is Learn.ALL:
             cautious = choose(samples.rows(0, _READ), self.guarantee, learn=learn, rng=rng)
-            known = (choice.event, choice.swapped)
-            if cautious is not None and (cautious.event, cautious.swapped) != known:
-                choice = replace(choice, beside=(cautious, *choice.beside[:-1]))
+            if cautious is not None:
+                choice = with_cautious(choice, cautious, samples)
         return replace(of, choice=choice)
 
     def _holds(self, samples: Samples) -> bool:

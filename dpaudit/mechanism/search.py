@@ -208,6 +208,6 @@ def narrowed(
             learn = Learn.ALL if last else Learn.LINEAR
             looked.append(screen.weigh(tried, together(parts), size=budget.confirm, learn=learn))
             done += 1
-        left = sorted(looked, key=order)
-        seen = {tried.text: seen[tried.text] for tried in left}
+        left = [*sorted(looked, key=order), *left[each.pairs :]]
+        seen = {tried.text: seen[tried.text] for tried in looked}
     return tuple(tried for tried in left[:n_candidates] if tried.choice is not None)
