@@ -237,7 +237,8 @@ def _most_promising(
         return None
     first = int(np.argmax(promises >= top - _WORTH * abs(top)))
     # A reading with a standard deviation more for the one, and one less for the other.
-    able = likely + (likely - promises) / (_BACK - _COMPARED) >= (likely[first] + promises[first]) / 2
+    spread = np.where(np.isfinite(promises), likely, 0.0) - np.where(np.isfinite(promises), promises, 0.0)
+    able = likely + spread / (_BACK - _COMPARED) >= (likely[first] + promises[first]) / 2
     order = [first, *(int(at) for at in np.argsort(-likely, kind="stable") if able[at])]
     best: dict[tuple[Column | Both, bool], int] = {}
     for at in order:
