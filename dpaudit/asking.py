@@ -175,53 +175,12 @@ class SeveralTests(Protocol):
         ...
 
 
-@runtime_checkable
-class LineUp(Named, Protocol):
+class CandidateGames(Named, Protocol):
     """An attack for which models are trained with one of n candidates each. Its fields are its recipe."""
 
     @property
     def models(self) -> int:
-        """How many are trained: a game with each, but for those that the adversary learns from."""
-        ...
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Numbers of candidates, smallest first; one of the most is drawn for each model."""
-        ...
-
-    @property
-    def tests(self) -> tuple[str, ...]:
-        """Source of the evidence of each."""
-        ...
-
-    @property
-    def start(self) -> str:
-        """Initial weights: "recipe", anew for each model; "known", one for all; "fitted" to all others."""
-        ...
-
-    def labels(self, log_probabilities: FloatArray, own: IntArray) -> IntArray:
-        """(n,) labels of the candidates, given (n, classes) before training and their own."""
-        ...
-
-    def evidence(
-        self, log_probabilities: FloatArray, labels: IntArray, secrets: IntArray, rng: np.random.Generator
-    ) -> tuple[Guesses, ...]:
-        """Of games, from (M, n, classes) of final models and the (M,) candidates that were in."""
-        ...
-
-
-@runtime_checkable
-class Reconstructs(Named, Protocol):
-    """An attack that learns from the weights of shadow models to rebuild a record; fields are its recipe."""
-
-    @property
-    def models(self) -> int:
-        """How many are attacked: a game with each."""
-        ...
-
-    @property
-    def shadows(self) -> int:
-        """How many the adversary learns from, each with one record in the place of the unknown one."""
+        """How many are trained with a candidate: a game with each, but for those that are learned from."""
         ...
 
     @property
@@ -236,16 +195,37 @@ class Reconstructs(Named, Protocol):
 
     @property
     def start(self) -> str:
-        """Initial weights: "recipe", "known" or "fitted"."""
+        """Initial weights: "recipe", anew for each model; "known", one for all; "fitted" to all others."""
+        ...
+
+    def labels(self, log_probabilities: FloatArray, own: IntArray) -> IntArray:
+        """(n,) labels of the candidates, given (n, classes) before training and their own."""
+        ...
+
+
+@runtime_checkable
+class LineUp(CandidateGames, Protocol):
+    """Picks the candidate by what final models say of each."""
+
+    def evidence(
+        self, log_probabilities: FloatArray, labels: IntArray, secrets: IntArray, rng: np.random.Generator
+    ) -> tuple[Guesses, ...]:
+        """Of games, from (M, n, classes) of final models and the (M,) candidates that were in."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(CandidateGames, Protocol):
+    """Learns from the weights of shadow models to rebuild the candidate."""
+
+    @property
+    def shadows(self) -> int:
+        """How many the adversary learns from, each with one record in the place of the unknown one."""
         ...
 
     @property
     def batches(self) -> str:
         """Whether their order is "own" to each model or "known"."""
-        ...
-
-    def labels(self, log_probabilities: FloatArray, own: IntArray) -> IntArray:
-        """(n,) labels of the records, given (n, classes) before training and their own."""
         ...
 
     def reconstructed(
