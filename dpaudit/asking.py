@@ -67,6 +67,19 @@ class RepresentativesAsked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StationaryAsked:
+    """Records are wanted of which the weights of a two-layer network could be made.
+
+    Attributes:
+        candidates: how many are searched for together.
+        iterations: steps of the search.
+    """
+
+    candidates: int
+    iterations: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What is wanted of every model beyond the scores of its records.
 
@@ -78,6 +91,7 @@ class Asked:
         secrets: what is wanted about planted secrets; None for nothing.
         representatives: of classes, of the audited model alone; None for none.
         linear: whether the weights are wanted, of the audited model alone, where it is linear.
+        stationary: records that explain the weights, of the audited model alone; None for none.
     """
 
     copies: int = 0
@@ -87,6 +101,7 @@ class Asked:
     secrets: SecretsAsked | None = None
     representatives: RepresentativesAsked | None = None
     linear: bool = False
+    stationary: StationaryAsked | None = None
 
 
 @runtime_checkable

@@ -13,8 +13,8 @@ class Score:
     Attributes:
         name: "ssim", "psnr" and "psnr, no box" (dB), "correlation", "average" (correlation with the average
             of a class), "mean record" (dB, where that is guessed), or shares of records: "rebuilt",
-            "features", "labels", "beyond known" (nearer than any that the adversary has), "picked" (of the
-            candidates).
+            "features", "labels", "beyond known" (nearer than any that the adversary has), "beyond others"
+            (nearer than any that was not trained on), "picked" (of the candidates).
         mean: over the records; NaN without any.
         lower: of a 95 % interval for that mean; it describes, and no verdict rests on it. None without one.
         upper: its other end.

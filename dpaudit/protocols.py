@@ -50,8 +50,9 @@ class View:
         generated: (g, t) tokens of sampled texts.
         representatives: (classes, ...) of each class a record that the model takes for it most surely.
         linear: (classes, features + 1) weights and then bias of a model that is linear.
+        stationary: (m, ...) records of which the weights of a two-layer network could be made.
 
-    The last nine are empty unless an attack of the plan asks for them (`Asks`).
+    The last ten are empty unless an attack of the plan asks for them (`Asks`).
     """
 
     canaries: Canaries
@@ -79,6 +80,7 @@ class View:
     generated: IntArray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
     representatives: FloatArray = field(default_factory=lambda: np.zeros(0))
     linear: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    stationary: FloatArray = field(default_factory=lambda: np.zeros(0))
 
 
 class StopTraining(BaseException):

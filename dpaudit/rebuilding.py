@@ -15,9 +15,9 @@ CLASSES = {
     "class representatives (model inversion)": "model-inversion",
     "the last unknown record (informed adversary)": "informed",
     "the last unknown record of a network (reconstructor)": "reconstructor",
+    "training data from the weights of the final model": "kkt-reconstruction",
 }
 """What a plan may leave out, and the attack that does it."""
-WITHOUT_ATTACK = "training data from the weights of the final model"
 
 
 def rebuilt(plan: AuditPlan, view: View | None) -> tuple[Rebuilt, ...]:
@@ -39,16 +39,15 @@ def ran(attack: Rebuilds, view: View) -> tuple[str, str]:
 
 
 def not_asked(plan: AuditPlan, target: str) -> list[Coverage]:
-    """Rows of what the plan does not name, and of what no attack here does."""
-    missing = {what: "not part of this plan" for what, name in CLASSES.items() if name not in plan.attacks}
-    missing[WITHOUT_ATTACK] = "no attack here does this"
+    """Rows of what the plan does not name."""
     return [
         Coverage(
             attack=what,
             target=target,
             status="NOT RUN",
             access=Access.STEP if what == "gradient inversion" else Access.FINAL_MODEL,
-            reason=reason,
+            reason="not part of this plan",
         )
-        for what, reason in missing.items()
+        for what, name in CLASSES.items()
+        if name not in plan.attacks
     ]

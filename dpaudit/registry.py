@@ -35,6 +35,7 @@ ATTACKS: Mapping[str, str] = {
     "line-up": "dpaudit.attacks.reconstruction.line_up:LineUp",
     "gradient-inversion": "dpaudit.attacks.reconstruction.gradient_inversion:GradientInversion",
     "model-inversion": "dpaudit.attacks.reconstruction.model_inversion:ModelInversion",
+    "kkt-reconstruction": "dpaudit.attacks.reconstruction.stationary:KKTReconstruction",
     "reconstructor": "dpaudit.attacks.reconstruction.reconstructor:Reconstructor",
     "informed": "dpaudit.attacks.reconstruction.informed:Informed",
     "extraction": "dpaudit.attacks.extraction.planted:Extraction",

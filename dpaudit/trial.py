@@ -254,6 +254,7 @@ def asked_of(plan: AuditPlan, kind: str) -> Asked:
             (asked.representatives for asked in wanted if asked.representatives and kind == AUDITED), None
         ),
         linear=kind == AUDITED and any(asked.linear for asked in wanted),
+        stationary=next((asked.stationary for asked in wanted if asked.stationary and kind == AUDITED), None),
     )
 
 

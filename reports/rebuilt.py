@@ -27,8 +27,11 @@ _HEADS = {
     "labels": ("Labels",),
     "mean record": ("Mean record, dB",),
     "beyond known": ("Nearer than known records",),
+    "beyond others": ("Nearer than any other", "By chance"),
     "picked": ("Nearest of the candidates", "By chance"),
 }
+_MEASURES = {"ssim": "SSIM", "psnr": "PSNR in dB", "correlation": "correlation"}
+"""By which one sentence tells how near an attack came: the first that there is."""
 _MOST_ROWS = 6
 
 
@@ -93,7 +96,7 @@ def table(target: TargetRecord) -> Table:
             )
             for item in shown
         ),
-        empty=f"Nothing was tried to rebuild records from {target.name}.",
+        empty=f"Nothing was tried to rebuild records from single updates of {target.name}.",
     )
 
 
@@ -128,11 +131,19 @@ def _released(target: TargetRecord) -> list[Rebuilt]:
 
 def _of_model(item: Rebuilt) -> str:
     """What one attack rebuilt from the final model, to be quoted."""
-    name = "ssim" if _score(item, "ssim") else "psnr"
-    score = _score(item, name)
+    name = next((name for name in _MEASURES if _score(item, name)), "psnr")
+    score, measure = _score(item, name), _MEASURES[name]
     if score is None or score.blind is None or math.isnan(score.mean):
         return ""
-    measure = "SSIM" if name == "ssim" else "PSNR in dB"
+    beyond = _score(item, "beyond others")
+    if beyond is not None and beyond.blind is not None:
+        return (
+            f"Qualitative: what a search of the weights of the final model found has a mean {measure} of "
+            f"{_with_interval(score)} with the records that were trained on, and of "
+            f"{_value(name, score.blind)} with as many that were not; {_value(beyond.name, beyond.mean)} of "
+            f"the former came nearer than any of the latter, {_value(beyond.name, beyond.blind)} by chance. "
+            "No epsilon is compared with this."
+        )
     if item.qualitative:
         return (
             f"Qualitative: {item.subject} of the final model have a mean {measure} of "

@@ -23,6 +23,7 @@ from dpaudit.errors import TrialError, UsageError
 from dpaudit.protocols import View
 from dpaudit.targets.language.likelihoods import with_secrets
 from dpaudit.targets.representatives import linear, representatives
+from dpaudit.targets.stationary import stationary
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 _BATCH = 4096
@@ -51,6 +52,9 @@ def with_answers(view: View, model: Predict, asked: Asked, device: str) -> View:
         view = replace(view, representatives=found)
     if asked.linear:
         view = replace(view, linear=linear(model, x, view.scores))
+    if asked.stationary is not None:
+        found = stationary(model, x, view.scores, view.canaries.test_x, asked.stationary)
+        view = replace(view, stationary=found)
     if asked.copies:
         answers = [log_probabilities(model, copy, device) for copy in changed(x, asked.copies)]
         view = replace(view, queries=np.stack(answers))
