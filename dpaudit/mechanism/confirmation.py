@@ -33,6 +33,7 @@ class Confirmation:
         tried: the pair and its event.
         counts: on fresh outputs.
         alpha: error probability of the test and of each bound, over all events that were tested with it.
+        event_alpha: the part of it with which the exact test at the end bounds this event.
         line: that the claim allows; fixed before the outputs were drawn.
         refuted: whether the counts contradict it.
         lower: lower bound of the claim's parameter.
@@ -47,6 +48,7 @@ class Confirmation:
     tried: Tried
     counts: Counts
     alpha: float
+    event_alpha: float
     line: Line
     refuted: bool
     lower: float
@@ -177,6 +179,7 @@ def _concluded(
         tried=tried,
         counts=counts,
         alpha=alpha,
+        event_alpha=own - betting,
         line=line,
         refuted=early or refutes(counts, line, own - betting),
         lower=lower,

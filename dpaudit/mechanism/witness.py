@@ -53,7 +53,9 @@ class Witness:
         other_hits: on the neighbour.
         trials: outputs on the likelier data set.
         other_trials: outputs on the neighbour.
-        alpha: of the test.
+        alpha: of the test, over all events that were tested on the same outputs.
+        event_alpha: the part of it for this event: with it, the counts at the planned end give `lower`.
+            None in files from before events shared outputs.
         lower: lower bound of the claim's parameter.
         epsilon_lower: lower bound of epsilon at the claim's delta.
         p_value: of the test.
@@ -86,6 +88,7 @@ class Witness:
     random_state: str
     versions: dict[str, str]
     created: str
+    event_alpha: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse counts, claims and seeds that cannot be, such as in a file that somebody changed."""
@@ -166,6 +169,7 @@ def witness(
         trials=counts.trials,
         other_trials=counts.other_trials,
         alpha=confirmation.alpha,
+        event_alpha=confirmation.event_alpha,
         lower=confirmation.lower,
         epsilon_lower=confirmation.epsilon_lower,
         p_value=confirmation.p_value,

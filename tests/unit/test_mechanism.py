@@ -8,10 +8,12 @@ import pytest
 
 from dpaudit.errors import UsageError
 from dpaudit.mechanism import ApproximateDP, GaussianDP, Settings, assert_dp, audit_mechanism
+from dpaudit.mechanism.pairs import expected_rate
 from dpaudit.mechanism.recording import record_of
 from dpaudit.mechanism.text import document, short
 from dpaudit.registry import MECHANISMS, resolve
 from dpaudit.reports import html
+from dpaudit.stats.event_test import Counts, largest_refuted
 from dpaudit.verdict import Status
 
 SMALL = Settings(samples=6_000, examples=16)
@@ -247,6 +249,18 @@ def test_the_best_bound_needs_all_outputs():
     full = audited(leaks, epsilon=0.3, settings=Settings(samples=40_000, examples=20, stop_early=False))
     assert full.verdict.status.name == "REFUTED"
     assert 0.75 < full.verdict.epsilon_lower <= 1.0
+    # Whoever has the witness finds its bound again from its counts.
+    told = full.witness
+    assert told.event_alpha is not None and told.event_alpha <= told.alpha
+    counts = Counts(
+        hits=told.hits, trials=told.trials, other_hits=told.other_hits, other_trials=told.other_trials
+    )
+    best = full.confirmations[-1]
+    at = expected_rate(best.tried.choice.counts)
+    bound = largest_refuted(
+        counts, lambda x: told.guarantee.line(x, at), told.event_alpha, most=told.guarantee.most
+    )
+    assert bound == pytest.approx(told.lower)
     curve = audited(leaks, guarantee=GaussianDP(claimed=0.1))
     assert curve.verdict.status.name == "REFUTED"
     assert "0.1-GDP is claimed" in curve.verdict.reason
