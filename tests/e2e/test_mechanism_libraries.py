@@ -8,6 +8,7 @@ from dpaudit.mechanism import Settings, audit_mechanism
 from dpaudit.mechanism_cli import load
 from dpaudit.verdict import Status
 
+pytestmark = pytest.mark.slow
 SOUND = (
     "opendp/laplace",
     "opendp/noisy-max",

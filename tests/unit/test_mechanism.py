@@ -293,6 +293,7 @@ def test_text_and_json_say_the_same():
     json.dumps(nothing, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_outputs_of_varying_shape_do_not_accuse_what_ignores_its_data():
     def ignorant(data, rng):
         return {"a": 5} if rng.random() < 0.1 else {"b": 5, "c": 0}

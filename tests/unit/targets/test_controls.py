@@ -38,6 +38,7 @@ CONTROLS = {
 QUICK = ("reference", "functorch", "per layer", "virtual batches", "frozen layer", "sum reduction")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CONTROLS]
 )
