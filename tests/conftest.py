@@ -1,4 +1,4 @@
-"""Interruptions and one thread for each process that a test runs in or starts: xdist already fills every core.
+"""Interruptions, and one thread for each process that a test runs in or starts: xdist fills every core.
 
 Products here are small. With a thread pool per process, threads wait for one another most of the time.
 The libraries read this when they are loaded, so it is said here, before any test module imports them.
