@@ -86,5 +86,13 @@ def test_a_clipping_norm_that_is_private_itself_may_differ():
     assert checks(run({0: {"settings": (1.0, 0.9, 0.1, 0.5), "released": shifted(9)}}, {0: "another"})) == []
 
 
+def test_a_step_that_began_with_another_norm_is_not_compared_where_both_end_at_the_same():
+    lower = {"settings": (1.0, 0.9, 0.1, 0.5)}
+    other = run({0: lower, 1: {"released": RELEASED[1] + 0.1}}, {0: "another"})
+    assert checks(other) == []
+    beyond = run({0: lower, 2: {"released": RELEASED[2] + 0.1}}, {0: "another"})
+    assert checks(beyond) == ["sensitivity"]
+
+
 def test_releases_under_different_noise_are_not_compared():
     assert checks(run({0: {"released": shifted(9), "random": "other"}}, {0: "another"})) == []
