@@ -47,6 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return at
 
 
+@pytest.mark.slow
 def test_a_leak_is_refuted_recorded_and_reported(folder: Path) -> None:
     done = dpaudit(folder, "bound", "leaky.csv", "--epsilon", "2", "--delta", "1e-5")
     assert done.returncode == 1, done.stderr

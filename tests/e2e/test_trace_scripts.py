@@ -76,6 +76,7 @@ def test_a_step_that_raised_was_not_made_and_owes_no_epsilon(tmp_path: Path) -> 
     assert sum(phase.steps for phase in target.claim.ledger) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_more_steps_than_a_target_was_computed_for_are_said(tmp_path: Path) -> None:
     script = SCRIPT.format(before="", loss=LOSS, after="pass")

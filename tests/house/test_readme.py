@@ -131,7 +131,15 @@ def reader(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(("command", "output"), CHEAP, ids=[command for command, _ in CHEAP])
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        pytest.param(
+            *shown, id=shown[0], marks=[pytest.mark.slow] if shown[0].startswith("dpaudit mechanism") else []
+        )
+        for shown in CHEAP
+    ],
+)
 def test_a_cheap_command_runs_and_prints_what_is_shown(command, output, reader):
     if "--replay" in command:
         dpaudit(OURS[OURS.index((command, output)) - 1][0])

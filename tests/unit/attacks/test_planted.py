@@ -120,6 +120,7 @@ def forgets(model: Any) -> None:
     model.trainable_parameters = model.trainable_parameters[-1:]
 
 
+@pytest.mark.slow
 def test_in_ghost_mode_records_ride_along_and_leave_before_the_backward_passes() -> None:
     evidence, _ = trained(ghost=True, physical=15)
     ranks = ranks_of(evidence)
