@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from opacus.data_loader import CollateFnWithEmpty
 from torch.utils.data import default_collate
 
 from dpaudit.evidence import Finding
@@ -73,7 +72,8 @@ class Collation:
 
 def _stacks(collate: Callable[[Any], Any]) -> bool:
     """Whether it is torch's own, which puts records side by side and does nothing else to them."""
-    while isinstance(collate, CollateFnWithEmpty):
+    # Opacus wraps it, before 1.6 in a function that does not tell what it calls.
+    while type(collate).__module__ == "opacus.data_loader" and hasattr(collate, "wrapped_collator_fn"):
         collate = collate.wrapped_collator_fn
     return collate is default_collate
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from types import MethodType
 from typing import Any, Protocol
 
@@ -23,6 +24,9 @@ from dpaudit.targets.places import caller
 from dpaudit.targets.rows import flatten
 
 __all__ = ["Logbook", "OptimizerProbe", "flatten"]
+
+_OWN = ("numpy.libs", "scipy.libs")
+"""Where wheels carry a library that nobody else loads."""
 
 
 class Logbook(Protocol):
@@ -328,5 +332,10 @@ def _same(before: torch.Tensor, after: torch.Tensor) -> bool:
 
 @cache
 def _blas() -> ThreadpoolController:
-    """Of numpy's threads, which spin after each product and slow torch's down."""
-    return ThreadpoolController()
+    """Of numpy's own threads, which spin after each product and slow torch's down.
+
+    A library that torch shares with numpy is left alone: on its threads depends what a step comes to.
+    """
+    every = ThreadpoolController()
+    own = [each.filepath for each in every.lib_controllers if Path(each.filepath).parent.name in _OWN]
+    return every.select(filepath=own)

@@ -58,10 +58,10 @@ def stationary(
         asked: the search.
 
     Returns:
-        (candidates, ...), those of most weight first; (0,) for any other model.
+        (candidates, ...), those of most weight first; (0,) for any other model, and for constant records.
     """
     network = two_layers(model, x, scores)
-    if network is None or not len(public):
+    if network is None or not len(public) or not np.ptp(public):
         return np.zeros(0)
     flat = torch.as_tensor(public.reshape(len(public), -1), dtype=torch.float32)
     low, high = flat.min(), flat.max()

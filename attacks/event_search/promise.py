@@ -237,15 +237,16 @@ def _most_promising(
         return None
     first = int(np.argmax(promises >= top - _WORTH * abs(top)))
     # A reading with a standard deviation more for the one, and one less for the other.
-    spread = np.where(np.isfinite(promises), likely, 0.0) - np.where(np.isfinite(promises), promises, 0.0)
-    able = likely + spread / (_BACK - _COMPARED) >= (likely[first] + promises[first]) / 2
+    known = np.isfinite(promises)
+    spread = np.subtract(likely, promises, out=np.zeros(len(listed)), where=known)
+    able = known & (likely + spread / (_BACK - _COMPARED) >= (likely[first] + promises[first]) / 2)
     order = [first, *(int(at) for at in np.argsort(-likely, kind="stable") if able[at])]
     best: dict[tuple[Column | Both, bool], int] = {}
     for at in order:
         best.setdefault((listed[at].event.feature, listed[at].swapped), at)
-    kept = different(some, [listed[at] for at in list(best.values())[:_NEXT]], 1 + _BESIDE)
-    places = [list(best.values())[i] for i in kept]
-    choices = [_choice(listed[at], float(promises[at]), n, m, guarantee, size) for at in places]
+    places = list(best.values())[:_NEXT]
+    kept = [places[i] for i in different(some, [listed[at] for at in places], 1 + _BESIDE)]
+    choices = [_choice(listed[at], float(promises[at]), n, m, guarantee, size) for at in kept]
     return replace(choices[0], beside=tuple(choices[1:]))
 
 

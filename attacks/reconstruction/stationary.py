@@ -79,7 +79,12 @@ class KKTReconstruction:
             likeness.summed_up(
                 "correlation", near.max(axis=0), blind=float(beside.max(axis=0).mean()), low=-1.0, high=1.0
             ),
-            likeness.share("beyond others", near.max(axis=0) > beside.max(), blind=1 / (count + 1)),
+            # All are held against one maximum: an interval for independent records would not be theirs.
+            replace(
+                likeness.share("beyond others", near.max(axis=0) > beside.max(), blind=1 / (count + 1)),
+                lower=None,
+                upper=None,
+            ),
         ]
         size = picture(pool.x.shape[1:], self.height, self.width)
         panels: tuple[Panel, ...] = ()

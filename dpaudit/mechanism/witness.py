@@ -54,8 +54,8 @@ class Witness:
         trials: outputs on the likelier data set.
         other_trials: outputs on the neighbour.
         alpha: of the test, over all events that were tested on the same outputs.
-        event_alpha: the part of it for this event: with it, the counts at the planned end give `lower`.
-            None in files from before events shared outputs.
+        event_alpha: the part of it with which the exact test at the end bounds this event: with it, the
+            counts give `lower`, unless bets on the way gave more. None in older files.
         lower: lower bound of the claim's parameter.
         epsilon_lower: lower bound of epsilon at the claim's delta.
         p_value: of the test.

@@ -68,7 +68,7 @@ def test_records_come_back_from_a_converged_network_and_not_from_a_private_one(c
     (like, unlike), (beyond, chance), (hidden, _) = table.mean(axis=0)
     assert like > unlike
     assert beyond > 3 * chance
-    # Six of 150 are to be expected in three runs at the 95 % limit of what exchangeable records do.
+    # By chance three of 150 are nearer, and eight or more about once in twenty times.
     assert hidden < 2.5 * chance
 
 
