@@ -59,7 +59,7 @@ def contradictions(claim: Claim | None, accounted: Ledger) -> tuple[Finding, ...
 
 
 REPORTED, RECOMPUTED, LOWER = "epsilon-reported", "epsilon-recomputed", "epsilon-lower"
-_CHECKPOINTS = 24
+_CHECKPOINTS = 12
 _COARSE = 1e-2
 
 

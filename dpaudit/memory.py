@@ -44,6 +44,16 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+@contextmanager
+def set_aside() -> Iterator[None]:
+    """Leave everything that exists by now out of the searches for cycles that are made meanwhile."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def forget_peak() -> None:
     """Have `peak` count from now on, where the system lets us."""
     with suppress(OSError):

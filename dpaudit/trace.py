@@ -7,6 +7,7 @@ import platform
 import re
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,7 +22,7 @@ from dpaudit.ending import Ended
 from dpaudit.errors import UsageError
 from dpaudit.judge import EXIT, EXIT_LOST, AuditJudgement, judge_audit
 from dpaudit.measure import weights
-from dpaudit.memory import uncollected
+from dpaudit.memory import set_aside, uncollected
 from dpaudit.plan import AuditPlan, parse
 from dpaudit.protocols import StepAttack, View
 from dpaudit.record import RECORD_NAME, SCHEMA_VERSION, AuditRecord, Provenance, TrialRecord, dump
@@ -119,23 +120,27 @@ def trace(job: Job, *, stdout: TextIO | None = None) -> Traced:
         how = ended
     delta = job.delta if job.delta is not None else view.claim.delta if view.claim else 1e-5
     plan = _plan(job, delta, control="control" in runs)
-    audit = _ended(judge_audit(plan, runs, trials), view, ended, job)
-    record = _record(job, plan, audit, trials, time.perf_counter() - start)
-    write_atomic(job.out / "plan.toml", record.plan_toml.encode())
-    write_atomic(job.out / RECORD_NAME, dump(record))
+    with uncollected():
+        audit = _ended(judge_audit(plan, runs, trials), view, ended, job)
+        record = _record(job, plan, audit, trials, time.perf_counter() - start)
+        write_atomic(job.out / "plan.toml", record.plan_toml.encode())
+        write_atomic(job.out / RECORD_NAME, dump(record))
     last = how if how.how == "interrupted" else ended
     return Traced(record=record, ended=last, answer=_answer(job, ended))
 
 
 def _run(job: Job, plan: AuditPlan, stdout: TextIO | None, fault: str | None = None) -> tuple[View, Ended]:
-    with uncollected():
-        target = resolve("target", SCRIPT_TARGET, {})(
-            name=job.name, path=job.path, module=job.module, arguments=job.arguments, fault=fault
+    with ExitStack() as stack:
+        with uncollected():
+            target = resolve("target", SCRIPT_TARGET, {})(
+                name=job.name, path=job.path, module=job.module, arguments=job.arguments, fault=fault
+            )
+            attacks = tuple(_scheduled(attack, job, plan) for attack in step_attacks(plan))
+            # What was imported for the audit is not to cost the script time.
+            stack.enter_context(set_aside())
+        result: tuple[View, Ended] = target.run(
+            attacks, seed=job.seed, delta=job.delta, declared=job.epsilon is not None, stdout=stdout
         )
-        attacks = tuple(_scheduled(attack, job, plan) for attack in step_attacks(plan))
-    result: tuple[View, Ended] = target.run(
-        attacks, seed=job.seed, delta=job.delta, declared=job.epsilon is not None, stdout=stdout
-    )
     return result
 
 

@@ -76,7 +76,7 @@ class Book:
         """Keep the first finding of each check."""
         for finding in findings:
             self._findings.setdefault(finding.check, replace(finding, where=f"{finding.where}{self._of}"))
-        self.settle()
+            self.settle()
 
     def note(self, note: Note) -> None:
         """Keep the first note of each kind."""

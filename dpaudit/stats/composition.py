@@ -21,7 +21,7 @@ from dpaudit.errors import UsageError
 from dpaudit.stats import losses
 from dpaudit.stats.tradeoff import Gaussian, PrivacyProfile, TradeOff, gaussian_epsilon
 
-FINE = 1e-4
+FINE = 3e-4
 """Width of the privacy-loss grid for figures that are quoted."""
 
 _PROFILE_POINTS = 160

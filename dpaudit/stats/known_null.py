@@ -306,6 +306,9 @@ def _running_bound(scores: _Scores, family: Family, alpha: float, at: IntArray) 
     gain = wealth[first, times] - wealth[before, times]
     part = np.where(gain > 0, (threshold - wealth[before, times]) / np.where(gain > 0, gain, 1.0), 1.0)
     where = np.log(nodes[before]) + part * (np.log(nodes[first]) - np.log(nodes[before]))
-    epsilon = np.interp(where, np.log(nodes), [family.epsilon(float(node)) for node in nodes])
-    bound: FloatArray = np.maximum.accumulate(np.where((wealth >= threshold).any(axis=0), epsilon, 0.0))
+    known = (wealth >= threshold).any(axis=0)
+    # Epsilon of a member costs most of all: only of those on either side of a bound.
+    needed = np.unique(np.concatenate([[0], first[known], before[known]]))
+    epsilon = np.interp(where, np.log(nodes[needed]), [family.epsilon(float(node)) for node in nodes[needed]])
+    bound: FloatArray = np.maximum.accumulate(np.where(known, epsilon, 0.0))
     return bound
