@@ -218,7 +218,7 @@ def machine() -> str:
     return f"{today}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(parts)}"
 
 
-def alone() -> None:
+def quiet_and_single_threaded() -> None:
     """Settings of each process."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="that share the controls")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    alone()
+    quiet_and_single_threaded()
     wanted = {part for part in arguments.only.split(",") if part}
     names = [name for name, fault in FAULTS.items() if not wanted or wanted & {name, fault.zoo}]
     faults, controls = [], []
@@ -243,7 +243,7 @@ def main() -> None:
         print(table(faults)[-1], flush=True)
     seeds = range(arguments.seed, arguments.seed + arguments.controls)
     jobs = [(name, seed) for seed in seeds for name in CONTROLS]
-    with ProcessPoolExecutor(arguments.processes, get_context("spawn"), alone) as pool:
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn"), quiet_and_single_threaded) as pool:
         for outcome in pool.map(audit_control, *zip(*jobs, strict=True)) if jobs else ():
             controls.append(outcome)
             print(table(controls)[-1], flush=True)

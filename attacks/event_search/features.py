@@ -73,10 +73,13 @@ class Feature:
 
 
 def matrix(outputs: Outputs, features: Sequence[Feature]) -> FloatArray:
-    """(n, k) all of them."""
-    if not features:
-        return np.zeros((outputs.size, 0))
-    return np.stack([feature.values(outputs) for feature in features], axis=1)
+    """(n, k) all of them, each column in one piece of memory."""
+    return side_by_side([feature.values(outputs) for feature in features], outputs.size)
+
+
+def side_by_side(columns: Sequence[FloatArray], size: int) -> FloatArray:
+    """(size, k) each column in one piece of memory, for whatever is done to them is done column by column."""
+    return np.stack(columns).T if columns else np.zeros((size, 0))
 
 
 def low_bit(numbers: FloatArray) -> FloatArray:
@@ -87,8 +90,8 @@ def low_bit(numbers: FloatArray) -> FloatArray:
     """
     fraction, exponent = np.frexp(np.where(np.isfinite(numbers), numbers, 0.0))
     whole = np.abs(np.ldexp(fraction, _MANTISSA + 1)).astype(np.int64)
-    trailing = np.log2(np.maximum(whole & -whole, 1)).astype(np.int64)
-    result = np.where(whole == 0, np.inf, exponent - _MANTISSA - 1 + trailing)
+    _, above_trailing = np.frexp((whole & -whole).astype(np.float64))
+    result = np.where(whole == 0, np.inf, exponent - _MANTISSA - 2 + above_trailing)
     return np.where(np.isfinite(numbers), result, np.nan)
 
 

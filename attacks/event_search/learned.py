@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dpaudit.attacks.event_search.features import Feature, matrix
+from dpaudit.attacks.event_search.features import Feature, matrix, side_by_side
 from dpaudit.check import FloatArray, IntArray
 from dpaudit.errors import UsageError
 from dpaudit.outputs import Outputs
@@ -88,13 +88,34 @@ class LearnedScore:
 
     def values(self, outputs: Outputs) -> FloatArray:
         """(n,) scores."""
-        table = _prepared(self, matrix(outputs, self.base))
-        total = np.zeros(outputs.size)
+        return self.of(matrix(outputs, self.base))
+
+    def of(self, table: FloatArray) -> FloatArray:
+        """(n,) scores from (n, k) values of the base."""
+        table = _prepared(self, table)
+        total = np.zeros(len(table))
         if self.weights:
             total += table @ np.array(self.weights)
         for tree in self.trees:
             total += _grown(tree, table)
         return total
+
+
+def columns_of(outputs: Outputs, columns: Sequence[Feature | LearnedScore]) -> list[FloatArray]:
+    """(n,) values of each; a feature that several of them are made of is computed once."""
+    known: dict[Feature, FloatArray] = {}
+
+    def of(feature: Feature) -> FloatArray:
+        if feature not in known:
+            known[feature] = feature.values(outputs)
+        return known[feature]
+
+    return [
+        column.of(side_by_side([of(feature) for feature in column.base], outputs.size))
+        if isinstance(column, LearnedScore)
+        else of(column)
+        for column in columns
+    ]
 
 
 def fit_linear(
@@ -202,11 +223,12 @@ def _floats(values: FloatArray) -> tuple[float, ...]:
 
 def _prepared(score: LearnedScore, table: FloatArray) -> FloatArray:
     with np.errstate(over="ignore", invalid="ignore"):
-        filled = np.where(np.isfinite(table), table, np.array(score.fill))
-        standard = (filled - np.array(score.centre)) / np.array(score.scale)
-    # Trees compare in single precision, and a linear score is to stay finite.
-    clipped = np.clip(np.nan_to_num(standard), -_LARGEST, _LARGEST)
-    return np.asarray(clipped.astype(np.float32), dtype=np.float64)
+        standard = np.where(np.isfinite(table), table, np.array(score.fill))
+        standard -= np.array(score.centre)
+        standard /= np.array(score.scale)
+        # Trees compare in single precision, and a linear score is to stay finite.
+        np.clip(np.nan_to_num(standard, copy=False), -_LARGEST, _LARGEST, out=standard)
+    return np.asarray(standard.astype(np.float32), dtype=np.float64)
 
 
 def _written(tree: Any) -> Tree:
@@ -219,15 +241,13 @@ def _written(tree: Any) -> Tree:
     )
 
 
-def _grown(tree: Tree, table: FloatArray) -> FloatArray:
-    """(n,) value of the leaf that each row ends in; one pass per level."""
-    column, threshold = np.array(tree.column), np.array(tree.threshold)
-    left, right, value = np.array(tree.left), np.array(tree.right), np.array(tree.value)
-    node = np.zeros(len(table), dtype=np.int64)
-    rows = np.arange(len(table))
-    for _ in range(_DEPTH):
-        inner = column[node] >= 0
-        goes_left = table[rows, np.maximum(column[node], 0)] <= threshold[node]
-        node = np.where(inner, np.where(goes_left, left[node], right[node]), node)
-    result: FloatArray = value[node]
-    return result
+def _grown(tree: Tree, table: FloatArray, node: int = 0, depth: int = _DEPTH) -> FloatArray | float:
+    """(n,) value of the leaf that each row ends in, one number for all where no more is compared.
+
+    Both sides of each comparison are worked out for all rows: to follow each by itself reads in no order.
+    """
+    column = tree.column[node]
+    if column < 0 or not depth:
+        return tree.value[node]
+    left, right = (_grown(tree, table, side[node], depth - 1) for side in (tree.left, tree.right))
+    return np.where(table[:, column] <= tree.threshold[node], left, right)

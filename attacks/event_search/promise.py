@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from dpaudit.attacks.event_search.events import Both, Event
-from dpaudit.attacks.event_search.features import Feature, matrix
-from dpaudit.attacks.event_search.learned import fit_linear, fit_steps, fit_trees
+from dpaudit.attacks.event_search.features import Feature, matrix, side_by_side
+from dpaudit.attacks.event_search.learned import columns_of, fit_linear, fit_steps, fit_trees
 from dpaudit.attacks.event_search.listing import (
     NOT_A_NUMBER,
     Coded,
@@ -158,16 +158,15 @@ def _grid(samples: Samples, columns: Sequence[Column]) -> list[FloatArray]:
 
 
 def _matrix(outputs: Outputs, columns: Sequence[Column]) -> FloatArray:
-    return np.stack([column.values(outputs) for column in columns], axis=1)
+    return side_by_side(columns_of(outputs, columns), outputs.size)
 
 
 def _codes(outputs: Outputs, columns: Sequence[Column], grid: Sequence[FloatArray]) -> IntArray:
     """(n, k) uint8; in blocks, so that no table of floats is as long as the samples."""
-    found = np.empty((outputs.size, len(columns)), dtype=np.uint8)
+    found = np.empty((outputs.size, len(columns)), dtype=np.uint8, order="F")
     for start in range(0, outputs.size, _BLOCK):
         block = outputs.rows(slice(start, start + _BLOCK))
-        for j, (column, cuts) in enumerate(zip(columns, grid, strict=True)):
-            values = column.values(block)
+        for j, (values, cuts) in enumerate(zip(columns_of(block, columns), grid, strict=True)):
             pieces = np.searchsorted(cuts, values)
             found[start : start + block.size, j] = np.where(np.isnan(values), NOT_A_NUMBER, pieces)
     return np.asarray(found)

@@ -15,8 +15,8 @@ from enum import Enum
 import numpy as np
 
 from dpaudit.attacks.event_search.events import Event
-from dpaudit.attacks.event_search.features import Feature, matrix
-from dpaudit.attacks.event_search.learned import LearnedScore, fit_linear, fit_trees
+from dpaudit.attacks.event_search.features import Feature, matrix, side_by_side
+from dpaudit.attacks.event_search.learned import LearnedScore, columns_of, fit_linear, fit_trees
 from dpaudit.attacks.event_search.proposals import leading, propose
 from dpaudit.check import FloatArray, IntArray
 from dpaudit.outputs import Outputs, joined
@@ -180,7 +180,7 @@ def _learned(
     ranked = ranked_outputs(samples.first.rows(slice(0, cut)), samples.second.rows(slice(0, other_cut)))
     if ranked is not None:
         scores.append(ranked)
-    tables = [np.stack([score.values(part) for score in scores], axis=1) for part in rest] if scores else []
+    tables = [side_by_side(columns_of(part, scores), part.size) for part in rest] if scores else []
     return _best(scores, tables[0], tables[1], guarantee, caution) if scores else None
 
 
