@@ -101,10 +101,10 @@ CASES = (
     Case(name="geometric"),
     Case(name="free-gap-svt", rounded=True),
     Case(name="noisy-hist-2", samples=2_000_000, sound=False, rounded=True, least=9.0, reached=4.602),
-    Case(name="noisy-max-3", samples=5_000_000, sound=False, rounded=True, least=0.225, reached=0.2488),
+    Case(name="noisy-max-3", samples=8_000_000, sound=False, rounded=True, least=0.225, reached=0.2488),
     Case(name="noisy-max-4", samples=3_000_000, sound=False, rounded=True),
     Case(name="svt-3", samples=20_000_000, sound=False, rounded=True, least=0.1822, reached=0.1822),
-    Case(name="svt-4", samples=6_000_000, sound=False, least=0.15, reached=0.1696),
+    Case(name="svt-4", samples=10_000_000, sound=False, least=0.15, reached=0.1696),
     Case(name="svt-5", samples=5_000_000, sound=False, least=9.0, reached=1.761),
     Case(name="svt-6", samples=3_000_000, sound=False),
     Case(

@@ -279,7 +279,10 @@ WRITTEN = "weights written between steps"
 ADDED = "gradients changed after the release"
 """Check of a note that the underlying optimizer was given more than what was released."""
 
-BLIND = ("clip not tested", "unwatched steps", WRITTEN, ADDED)
+UNKNOWN = "steps without privacy on unknown data"
+"""Check of a note that private weights were also trained by themselves, on data that no loader handed out."""
+
+BLIND = ("clip not tested", "unwatched steps", WRITTEN, ADDED, UNKNOWN)
 """Checks of notes that leave a part of the guarantee unseen: silence about the rest is then inconclusive."""
 
 CLIP_TESTED = "clip tested from the data on"
@@ -288,7 +291,7 @@ CLIP_TESTED = "clip tested from the data on"
 NOT_TRIED = "not tried"
 """Check of a note in which an attack says why it cannot be tried on a run."""
 
-REPEATED = ("clip not tested", WRITTEN, ADDED)
+REPEATED = ("clip not tested", WRITTEN, ADDED, UNKNOWN)
 """Checks of notes that it makes up for."""
 
 

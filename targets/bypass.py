@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from opacus.optimizers import DPOptimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-from dpaudit.evidence import ADDED, Access, Finding, Note
+from dpaudit.evidence import ADDED, UNKNOWN, Access, Finding, Note
 from dpaudit.targets.applied import Origin, Release, release_of
 from dpaudit.targets.draws import Loaders
+from dpaudit.targets.sources import Source, share, sources
 from dpaudit.targets.standing import Standing
 
-_SOURCES = 64
+_SOURCES = 256
 _UNDER = "the optimizer under a private one"
+_Data = dict[int, tuple[Source, ...]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,10 +29,11 @@ class Plain:
     Attributes:
         optimizer: which one.
         steps: how many.
-        data: what the batches before them came from, by identity.
+        data: what the batches before them came from, by data set.
         after: steps made once a private optimizer existed, not on data that is known to be other.
         elsewhere: such steps on data that is.
         raw: steps made with raw gradients of a batch of which there was a release.
+        unknown: steps made when no loader had handed out anything.
         passes: numbers of the backward passes that its gradients came from last.
     """
 
@@ -40,7 +42,8 @@ class Plain:
     after: int = 0
     elsewhere: int = 0
     raw: int = 0
-    data: set[int] = field(default_factory=set)
+    unknown: int = 0
+    data: _Data = field(default_factory=dict)
     passes: set[int] = field(default_factory=set)
 
     @property
@@ -56,14 +59,16 @@ class Bypass:
         self._loaders = loaders
         self._private: dict[int, DPOptimizer] = {}
         self._announced: dict[int, int] = {}
-        self._private_data: set[int] = set()
-        self._kept: dict[int, Any] = {}
+        self._private_data: _Data = {}
+        self._kept: dict[int, tuple[Any, tuple[Source, ...]]] = {}
+        self._frozen: dict[int, Any] = {}
         self._reached: dict[int, int] = {}
         self._heard: dict[int, Any] = {}
         self._private_passes: set[int] = set()
         self._releases: dict[int, Release] = {}
         self._about: dict[int, Origin] = {}
         self._handed: dict[int, Release] = {}
+        self._stepped_with: dict[int, Release] = {}
         self._last: dict[int, Any] = {}
         self.added = 0
         self.undone = 0
@@ -76,10 +81,10 @@ class Bypass:
         self._private[id(optimizer.original_optimizer)] = optimizer
         self._listen(optimizer.original_optimizer)
 
-    def made_private(self, dataset: Any) -> None:
-        """Know a data set that an engine was given."""
-        self._private_data |= sources(dataset)
-        self._kept[id(dataset)] = dataset
+    def made_private(self, dataset: Any, module: torch.nn.Module) -> None:
+        """Know a data set and a model that an engine was given: its frozen weights are released, too."""
+        self._private_data |= self._read(dataset)
+        self._frozen |= {id(p): p for p in module.parameters() if not p.requires_grad}
 
     def private_step(self, optimizer: DPOptimizer) -> None:
         """A private optimizer is about to make a step with its underlying one."""
@@ -87,13 +92,15 @@ class Bypass:
         self._announced[key] = self._announced.get(key, 0) + 1
         self.private_steps += 1
         self._private_passes |= self._latest(optimizer.original_optimizer)
-        self._private_data |= self._sources()
-        self._releases.pop(key, None)
-        self._handed.pop(key, None)
+        self._private_data |= self._read(self._loaders.latest)
+        for known in (self._releases, self._handed, self._stepped_with):
+            known.pop(key, None)
 
-    def handed(self, optimizer: DPOptimizer, raw: Sequence[torch.Tensor | None]) -> None:
+    def handed(
+        self, optimizer: DPOptimizer, raw: Sequence[torch.Tensor | None], applied: Callable[[], None]
+    ) -> None:
         """That step hands a release, made of `raw`, to the underlying optimizer, whose hooks come next."""
-        self._handed[id(optimizer.original_optimizer)] = release_of(optimizer, raw, lambda: None)
+        self._handed[id(optimizer.original_optimizer)] = release_of(optimizer, raw, applied)
 
     def released(
         self, optimizer: DPOptimizer, raw: Sequence[torch.Tensor | None], applied: Callable[[], None]
@@ -152,12 +159,12 @@ class Bypass:
     def _reached_by(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         key = id(optimizer)
         if self._announced.get(key, 0):
-            handed = self._handed.pop(key, None)
+            handed = self._handed.get(key)
             found = Origin.RELEASE if handed is None else handed.origin()
             self.added += found is Origin.UNKNOWN
             self.undone += found is Origin.RAW
-        elif key in self._releases:
-            self._about[key] = self._releases[key].origin()
+        elif release := self._releases.get(key) or self._stepped_with.get(key):
+            self._about[key] = release.origin()
 
     def _of_release(self, key: int) -> tuple[bool, Origin | None]:
         """Whether a step was one with the last release, and what its gradients were made of.
@@ -166,6 +173,9 @@ class Bypass:
         none with that release.
         """
         release, origin = self._releases.get(key), self._about.pop(key, None)
+        if origin is Origin.RELEASE and key in self._stepped_with:
+            self._stepped_with[key].applied()  # What was released may be used as often as one likes.
+            return True, origin
         if release is None or origin is None:
             return False, None
         undecided = release.fresh or not self._loaders.waiting or self._other_data()
@@ -178,8 +188,12 @@ class Bypass:
 
     def _other_data(self) -> bool:
         """Whether the last batch came from a data set that no private optimizer is known to train on."""
-        found = self._sources()
-        return bool(found) and not found & self._private_data
+        found = self._read(self._loaders.latest)
+        return bool(found) and not self._is_private(found)
+
+    def _is_private(self, data: _Data) -> bool:
+        known = [source for each in self._private_data.values() for source in each]
+        return any(share(each, known) for each in data.values())
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         key = id(optimizer)
@@ -187,6 +201,8 @@ class Bypass:
             self._last.pop(key).remove()
         if self._announced.get(key, 0):
             self._announced[key] -= 1
+            if key in self._handed:
+                self._stepped_with[key] = self._handed.pop(key)
             return
         of_release, origin = self._of_release(key)
         if of_release:
@@ -197,26 +213,30 @@ class Bypass:
         plain.after += bool(self._private) and not elsewhere
         plain.elsewhere += bool(self._private) and elsewhere
         plain.raw += origin is Origin.RAW
+        plain.unknown += self._loaders.latest is None
         plain.passes |= self._latest(optimizer)
         self._listen(optimizer)
         if len(plain.data) < _SOURCES:
-            plain.data |= self._sources()
+            plain.data |= self._read(self._loaders.latest)
 
-    def _sources(self) -> set[int]:
-        dataset = self._loaders.latest
-        found = sources(dataset)
-        if len(self._kept) < _SOURCES:
+    def _read(self, dataset: Any) -> _Data:
+        """What a data set reads; nothing where there is none, or were too many before."""
+        key = id(dataset)
+        if key not in self._kept:
+            if dataset is None or len(self._kept) >= _SOURCES:
+                return {}
             # Identities are only worth something while their owners live.
-            self._kept[id(dataset)] = dataset
-        return found
+            self._kept[key] = dataset, sources(dataset)
+        return {key: self._kept[key][1]}
 
     def shared(self) -> bool:
         """Whether another optimizer updates private weights, too."""
-        trained = self._trained()
-        return any(id(p) in trained for plain in self.plain.values() for p in parameters_of(plain.optimizer))
+        return any(self._is_released(plain) for plain in self.plain.values())
 
-    def _trained(self) -> set[int]:
-        return {id(p) for optimizer in self._private.values() for p in optimizer.params}
+    def _is_released(self, plain: Plain) -> bool:
+        """Whether it updates weights that are released as private, trained ones or frozen ones."""
+        trained = {id(p) for optimizer in self._private.values() for p in optimizer.params}
+        return any(id(p) in trained or id(p) in self._frozen for p in parameters_of(plain.optimizer))
 
     def findings(self) -> Iterator[Finding]:
         """Weights that gradients of the private data moved without noise: private ones, or beside them."""
@@ -228,12 +248,11 @@ class Bypass:
                 "put back after the release",
                 "Leave the gradients alone that the private optimizer hands over.",
             )
-        trained = self._trained()
         for key, plain in self.plain.items():
             itself = key in self._private and plain.after
-            shares = any(id(p) in trained for p in parameters_of(plain.optimizer))
+            shares = self._is_released(plain)
             together = plain.passes & self._private_passes
-            if itself or (shares and plain.data & self._private_data):
+            if itself or (shares and self._is_private(plain.data)):
                 yield _unprotected(
                     plain.words,
                     "every update of these weights to be clipped and noised",
@@ -264,16 +283,22 @@ class Bypass:
         for plain in self.plain.values():
             if plain.words in accused:
                 continue
-            where = "the private data" if plain.data & self._private_data else "other data"
+            alarming = plain.unknown and self._is_released(plain)
             yield Note(
-                check="steps without privacy",
+                check=UNKNOWN if alarming else "steps without privacy",
                 where=plain.words,
-                measured=f"{plain.steps} steps without clipping and noise, on {where}",
-                meaning="The guarantee is about the private steps alone: that data has to be public, or "
-                "these weights kept back.",
+                measured=f"{plain.steps} steps without clipping and noise, {self._after(plain)}",
+                meaning="The guarantee is about the private steps alone: what these were made on has to be "
+                "public, or these weights kept back.",
                 source="ledger",
                 access=Access.LEDGER,
             )
+
+    def _after(self, plain: Plain) -> str:
+        """The data that its steps came after, in words."""
+        if not plain.data:
+            return "on data that no loader handed out"
+        return f"after batches of {'the private' if self._is_private(plain.data) else 'other'} data"
 
 
 def _added(added: int, beside: int) -> Note:
@@ -306,17 +331,3 @@ def _unprotected(where: str, expected: str, measured: str, remedy: str) -> Findi
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[Any]:
     """Everything that an optimizer updates."""
     return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-def sources(dataset: Any) -> set[int]:
-    """Identities of a data set, of what it is a part of, and of the memory that it reads."""
-    if dataset is None:
-        return set()
-    found = {id(dataset)}
-    if isinstance(dataset, Subset):
-        found |= sources(dataset.dataset)
-    elif isinstance(dataset, ConcatDataset):
-        found |= {source for part in dataset.datasets for source in sources(part)}
-    elif isinstance(dataset, TensorDataset):
-        found |= {tensor.data_ptr() for tensor in dataset.tensors if tensor.numel()}
-    return found

@@ -116,13 +116,13 @@ class Observation:
         """Keep the line that made the first noisy step of all."""
         self.place = self.place or place
 
-    def engine_made(self, engine: PrivacyEngine, optimizer: DPOptimizer, loader: Any) -> None:
+    def engine_made(self, engine: PrivacyEngine, module: Any, optimizer: DPOptimizer, loader: Any) -> None:
         """Write down how the loader that Opacus returned says that it draws its batches."""
         if all(engine is not known for known in self.engines):
             self.engines.append(engine)
         self.books.open(engine.accountant)
         self.dataset_size = len(loader.dataset)
-        self.bypass.made_private(loader.dataset)
+        self.bypass.made_private(loader.dataset, module)
         root = root_of(loader._index_sampler)
         self._returned[id(optimizer)] = (root, self.loaders.rule(root, loader.dataset))
 
@@ -309,7 +309,7 @@ def observe(
     def observed_make_private(engine: PrivacyEngine, /, *args: Any, **kwargs: Any) -> Any:
         made = make_private(engine, *args, **kwargs)
         optimizer = next(o for o in made if isinstance(o, DPOptimizer))
-        observation.engine_made(engine, optimizer, made[-1])
+        observation.engine_made(engine, made[0], optimizer, made[-1])
         observation.names |= names_of(made[0])
         observation.models.made(made[0])
         if prepare is not None:

@@ -278,7 +278,7 @@ class OptimizerProbe:
         def written(released: RowArray) -> None:
             self._written(released)
             if bypass is not None and not alone:
-                bypass.handed(self._optimizer, raw)
+                bypass.handed(self._optimizer, raw, self._stood)
 
         handed = self._executor.capture(apply=True, replace=written, loss=loss, alone=alone)
         if alone and bypass is not None:

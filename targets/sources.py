@@ -1,0 +1,91 @@
+"""Where records come from: which rows of which data a data set hands out, and whether two share any."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
+
+from dpaudit.check import IntArray
+
+_LOOKED_AT = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """Rows of something that holds records.
+
+    Attributes:
+        holders: names of it: the object itself, the memory that it reads, and what stands there.
+        size: number of its rows; 0 where that is not known.
+        rows: numbers of those that are read; None for all.
+    """
+
+    holders: frozenset[object]
+    size: int
+    rows: IntArray | None = None
+
+    def shares(self, other: Source) -> bool:
+        """Whether a row may be in both. Costs the number of rows."""
+        if not self.holders & other.holders:
+            return False
+        if self.rows is None or other.rows is None:
+            some, whole = (self, other) if other.rows is None else (other, self)
+            return some.rows is None or not whole.size or bool((some.rows < whole.size).any())
+        return bool(np.intersect1d(self.rows, other.rows).size)
+
+
+def sources(dataset: Any) -> tuple[Source, ...]:
+    """What a data set reads, through the subsets and the chains that it is made of."""
+    return () if dataset is None else tuple(_read(dataset, None))
+
+
+def share(some: Iterable[Source], others: Iterable[Source]) -> bool:
+    """Whether a record may come from both."""
+    known = tuple(others)
+    return any(one.shares(other) for one in some for other in known)
+
+
+def _read(dataset: Any, rows: IntArray | None) -> Iterable[Source]:
+    """Sources of these rows of a data set."""
+    # Whoever is given the same object a second time is given the same records.
+    yield Source(frozenset({id(dataset)}), _length(dataset), rows)
+    if isinstance(dataset, Subset):
+        numbers = np.asarray(list(dataset.indices), dtype=np.int64)
+        yield from _read(dataset.dataset, numbers if rows is None else numbers[rows])
+    elif isinstance(dataset, ConcatDataset):
+        start = 0
+        for part, end in zip(dataset.datasets, dataset.cumulative_sizes, strict=True):
+            inside = None if rows is None else rows[(rows >= start) & (rows < end)] - start
+            if inside is None or inside.size:
+                yield from _read(part, inside)
+            start = end
+    elif isinstance(dataset, TensorDataset):
+        tensors = [tensor for tensor in dataset.tensors if tensor.numel()]
+        # To read memory of one number a record, such as labels that many share, says nothing.
+        held = {("at", tensor.data_ptr()) for tensor in tensors if tensor.dim() > 1}
+        yield Source(frozenset(held | {("of", _content(tuple(tensors)))}), len(dataset), rows)
+
+
+def _length(dataset: Any) -> int:
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return 0
+
+
+@lru_cache(maxsize=64)
+def _content(tensors: tuple[torch.Tensor, ...]) -> str:
+    """Digest of shapes and of some rows: the same data, read from a file twice, are the same records."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        some = tensor.detach()[:: max(1, len(tensor) // _LOOKED_AT)].cpu().contiguous()
+        digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(some.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
