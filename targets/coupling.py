@@ -214,6 +214,7 @@ class Coupling:
 
     def findings(self) -> Iterator[Finding]:
         """What was seen at two steps: at one, a dimension may happen to be as long as the batch."""
+        yield from self.ghost.findings()
         for found in self._suspicions.values():
             if len(found) >= _LOOKS:
                 yield found[0]

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from torch import nn
 
 from dpaudit.check import BoolArray, FloatArray
-from dpaudit.evidence import Movement
+from dpaudit.evidence import Finding, Movement
 from dpaudit.protocols import RowArray
 from dpaudit.targets.execution import clip_of
 from dpaudit.targets.forward import kept_state
@@ -42,6 +44,8 @@ class Ghost:
         self._steps: dict[int, int] = {}
         self._seen: set[int] = set()
         self._inside = False
+        self._weighed = False
+        self.unclipped = 0
 
     @contextmanager
     def watch(self, aside: Callable[[], Any], *, looks: bool = True) -> Iterator[None]:
@@ -53,6 +57,14 @@ class Ghost:
         """
         kind: Any = DPTensorFastGradientClipping
         backward = kind.backward
+
+        model: Any = GradSampleModuleFastGradientClipping
+        norms = model.get_norm_sample
+
+        @wraps(norms)
+        def weighed(module: Any) -> Any:
+            self._weighed = True
+            return norms(module)
 
         @wraps(backward)
         def watched(loss: Any, *args: Any, **kwargs: Any) -> Any:
@@ -68,11 +80,11 @@ class Ghost:
                 self._inside = False
             return backward(loss, *args, **kwargs)
 
-        kind.backward = watched
+        kind.backward, model.get_norm_sample = watched, weighed
         try:
             yield
         finally:
-            kind.backward = backward
+            kind.backward, model.get_norm_sample = backward, norms
 
     def left_out(self, parameter: nn.Parameter) -> BoolArray | None:
         """See `Planted.left_out`."""
@@ -87,6 +99,22 @@ class Ghost:
         key = id(optimizer)
         self._steps[key] = self._steps.get(key, 0) + 1
         self._seen.discard(key)
+        if isinstance(optimizer, DPOptimizerFastGradientClipping) and not self._weighed:
+            self.unclipped += any(p.grad is not None and bool(p.grad.any()) for p in optimizer.params)
+        self._weighed = False
+
+    def findings(self) -> Iterator[Finding]:
+        """Steps on gradients that no norm of a record's gradient was computed for."""
+        if self.unclipped:
+            steps = sum(self._steps.values())
+            yield Finding(
+                check="sensitivity",
+                where="backward pass in ghost mode",
+                expected="the norm of each record's gradient before the sum, which scales its loss",
+                measured=f"{self.unclipped} of {steps} private steps on sums that nothing was clipped in",
+                epsilon=float("inf"),
+                remedy="Take the loss from the criterion that make_private returned.",
+            )
 
     def _due(self, optimizer: Any) -> bool:
         step = self._steps.get(id(optimizer), 0)
