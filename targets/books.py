@@ -42,8 +42,12 @@ class Books:
 
     @property
     def accountants(self) -> tuple[IAccountant, ...]:
-        """Those known."""
-        return tuple(self._accountants)
+        """Those known, less those whose whole history another one was loaded with, and goes on from."""
+        return tuple(known for known in self._accountants if not self._went_on(known))
+
+    def _went_on(self, known: IAccountant) -> bool:
+        others = (each for each in self._accountants if each.history is not known.history)
+        return any(known.history and self._before.get(id(each)) == known.history for each in others)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -112,13 +116,13 @@ class Books:
 
     def told(self) -> Ledger:
         """The phases that the accountants were told of, those loaded from elsewhere included."""
-        return tuple(_phase(entry) for known in self._accountants for entry in known.history)
+        return tuple(_phase(entry) for known in self.accountants for entry in known.history)
 
     def before(self) -> Ledger:
         """The phases that accountants already had when their first step came: of an earlier session."""
-        return tuple(
-            _phase(entry) for known in self._accountants for entry in self._before.get(id(known), [])
-        )
+        ran = [known.history for known in self._accountants if self._went_on(known)]
+        found = (self._before.get(id(known), []) for known in self._accountants)
+        return tuple(_phase(entry) for history in found if history not in ran for entry in history)
 
     def shared(self) -> bool:
         """Whether two accountants write into one history, as after `load_state_dict` of one state."""
@@ -127,7 +131,7 @@ class Books:
 
     def epsilon(self, delta: float) -> float:
         """What the accountants state together: their sum, each at its share of delta. 0 without steps."""
-        told = [known for known in self._accountants if known.history]
+        told = [known for known in self.accountants if known.history]
         return sum(max(self._figure(known, delta / len(told), known.history), 0.0) for known in told)
 
     def _figure(self, accountant: IAccountant, delta: float, history: History) -> float:
@@ -155,7 +159,7 @@ class Books:
         with remembered():
             return tuple(
                 _spending(known, delta, partial(self._figure, known, delta))
-                for known in self._accountants
+                for known in self.accountants
                 if known.history
             )
 

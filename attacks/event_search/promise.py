@@ -27,7 +27,7 @@ from dpaudit.attacks.event_search.listing import (
     corners_of_pairs,
 )
 from dpaudit.attacks.event_search.proposals import leading, propose
-from dpaudit.attacks.event_search.selection import Choice, Learn, Samples, ranked_outputs, thresholds
+from dpaudit.attacks.event_search.selection import Choice, Learn, Samples, ranked_outputs, rated, thresholds
 from dpaudit.check import BoolArray, FloatArray, IntArray
 from dpaudit.outputs import Outputs, joined
 from dpaudit.stats.event_test import Counts
@@ -49,6 +49,8 @@ _BESIDE = 3
 """Further events for the same outputs: a share of alpha costs less than a choice among equals by chance."""
 _ALIKE = 0.1
 """Events that differ on fewer of the outputs on which either happens are one event, said in two ways."""
+_DRAWN, _TESTED, _LIKELY = 200, 3.0, 0.2
+"""Pairs of shares; standard deviations of a test at a small share of alpha; a chance that is worth one."""
 _NEXT = 24
 """Events that are looked at for those."""
 
@@ -239,7 +241,9 @@ def _most_promising(
     known = np.isfinite(promises)
     spread = np.subtract(likely, promises, out=np.zeros(len(listed)), where=known)
     able = known & (likely + spread / (_BACK - _COMPARED) >= (likely[first] + promises[first]) / 2)
-    order = [first, *(int(at) for at in np.argsort(-likely, kind="stable") if able[at])]
+    surest = _surest(listed, likely > guarantee.claimed, ours, theirs, (n, m), guarantee, size)
+    second = [] if surest is None or surest == first else [surest]
+    order = [first, *second, *(int(at) for at in np.argsort(-likely, kind="stable") if able[at])]
     best: dict[tuple[Column | Both, bool], int] = {}
     for at in order:
         best.setdefault((listed[at].event.feature, listed[at].swapped), at)
@@ -247,6 +251,33 @@ def _most_promising(
     kept = [places[i] for i in different(some, [listed[at] for at in places], 1 + _BESIDE)]
     choices = [_choice(listed[at], float(promises[at]), n, m, guarantee, size) for at in kept]
     return replace(choices[0], beside=tuple(choices[1:]))
+
+
+def _surest(
+    listed: Sequence[Listed],
+    known: BoolArray,
+    ours: IntArray,
+    theirs: IntArray,
+    trials: tuple[int, int],
+    guarantee: Guarantee,
+    size: int,
+) -> int | None:
+    """The event of those `known` to leak that the confirmation is likeliest to refute the claim by, if any is.
+
+    A rare event that the neighbour never shows promises little, for its share may be as good as nothing, and
+    yet refutes almost surely. Shares are drawn from what the back half leaves of them (Jeffreys).
+    """
+    rng = np.random.default_rng(0)
+    shares = [
+        rng.beta(hits + 0.5, total - hits + 0.5, (_DRAWN, len(listed)))
+        for hits, total in zip((ours, theirs), trials, strict=True)
+    ]
+    hits, others = (np.round(share * size).astype(np.int64) for share in shares)
+    swapped = np.array([each.swapped for each in listed])
+    likelier, other = np.where(swapped, others, hits), np.where(swapped, hits, others)
+    found = rated(guarantee, likelier, size, other, size, _TESTED, margin=0.0)
+    chance = np.where(known, np.mean(found > guarantee.claimed, axis=0), 0.0)
+    return int(np.argmax(chance)) if chance.max() >= _LIKELY else None
 
 
 def with_cautious(choice: Choice, cautious: Choice, samples: Samples) -> Choice:

@@ -50,12 +50,14 @@ def _kinds(outputs: Outputs) -> list[Feature]:
 
 
 def _words(outputs: Outputs) -> list[Feature]:
-    """Texts that come back."""
+    """Texts that come back although others do not."""
     texts = dict(outputs.vocabulary)
+    columns = {path: outputs.word(path) for path in outputs.word_paths}
     return [
         Feature(name="word", path=path, words=(f"{word:x}",), shown=repr(texts.get(word, "?")))
-        for path in outputs.word_paths
-        for word in _common(outputs.word(path))
+        for path, words in columns.items()
+        if np.any(words != words[:1])
+        for word in _common(words)
     ]
 
 

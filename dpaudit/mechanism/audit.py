@@ -170,11 +170,14 @@ def _drawers(settings: Settings, stack: ExitStack) -> Callable[..., Drawer]:
     """Makes a drawer of a call and a number of workers, once for each: processes take a second to start."""
 
     @cache
-    def drawer_of(call: Call, workers: int = settings.workers) -> Drawer:
+    def made(call: Call, workers: int) -> Drawer:
         if not workers or call.many:
             return InlineDrawer(call=call, timeout=settings.timeout)
         drawer = WorkerDrawer(call, timeout=settings.timeout, workers=workers)
         return stack.enter_context(drawer)
+
+    def drawer_of(call: Call, workers: int = settings.workers) -> Drawer:
+        return made(call, workers)
 
     return drawer_of
 

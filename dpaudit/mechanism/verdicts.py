@@ -112,7 +112,9 @@ def _reading(by: Confirmation) -> str:
     choice = by.tried.choice
     assert choice is not None
     name = getattr(choice.event.feature, "name", "")
-    if name in ("low bit", "least low bit", "negative zero"):
+    # Of whole numbers the event says which powers of two divide them, which is no matter of rounding.
+    fine = name == "negative zero" or (name.endswith("low bit") and choice.event.threshold < 0)
+    if fine:
         return (
             " The event looks at the last bits of a float, which floating-point noise does not hide "
             "(Mironov 2012): use a mechanism on a grid, such as a discrete or a snapping one."

@@ -21,7 +21,8 @@ def answer_patterns(
     The patterns of Ding et al. (2018, arXiv:1805.10277, StatDP), which DP-Sniper (Bichsel et al. 2021)
     uses too. In units of the sensitivity, all answers are 1 in one data set; in the other the first is
     0, or 2, or the first is 2 and the rest 0, the reverse, half are 2 and half 0, all are 2, all are 0.
-    Last, an X: half 1 and half 0 against half 0 and half 1.
+    Then an X: half 1 and half 0 against half 0 and half 1. Added to theirs: all but the last are 0, which is
+    2, for code that answers in order has lost most at the last one.
 
     Args:
         dimension: number of answers.
@@ -44,6 +45,7 @@ def answer_patterns(
         [2.0] * half + [0.0] * (m - half),
         [2.0] * m,
         [0.0] * m,
+        [0.0] * (m - 1) + [2.0],
     ]
     crossed = ([1.0] * half + [0.0] * (m - half), [0.0] * half + [1.0] * (m - half))
     pairs = [(ones, other) for other in others] + ([crossed] if m > 1 else [])

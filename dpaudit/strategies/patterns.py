@@ -11,6 +11,10 @@ from dpaudit.strategies.users import user_pair
 
 RUNS = (1, 2, 3, 127, 255)
 """Sizes of the shared part: one record more has a neighbour, a pair, three at the cap, an int8, a uint8."""
+SWITCHES = (4, 5, 9, 10, 19, 20, 29, 30, 49, 50, 99, 100)
+"""The same: one record more or less crosses a number at which code likes to do something else."""
+TOPS = (127, 255, 32_767, 65_535)
+"""Sums that a whole number of a fixed size may just hold."""
 
 
 def list_patterns(
@@ -38,6 +42,8 @@ def list_patterns(
     shared: list[tuple[list[Any], Any, Any]] = [([], other, new) for other, new in differing]
     shared += [(repeated(high, n), low, high) for n in RUNS]
     shared += [(repeated(low, 3), high, low)]
+    shared += [(repeated(high, n), low, high) for n in SWITCHES]
+    shared += [(part, low, 1) for part in _filled(one, max_size)]
     shared += [(rest, low, odd) for odd in one.strange for rest in ([], [low, high])]
     pairs = []
     for part, other, new in shared:
@@ -54,6 +60,16 @@ def list_patterns(
             )
         )
     return both_orders(pairs)
+
+
+def _filled(one: Element[Any], max_size: int) -> list[list[Any]]:
+    """Whole numbers of the domain whose sum is just what a fixed size holds, so that 1 more is too much."""
+    high = one.edges[-1]
+    whole = isinstance(high, int) and not isinstance(high, bool) and high > 1 and one.contains(1)
+    if not whole:
+        return []
+    parts = [[*repeated(high, top // high), *([top % high] if top % high else [])] for top in TOPS]
+    return [part for part in parts if len(part) < max_size and one.contains(part[-1])]
 
 
 def user_patterns(

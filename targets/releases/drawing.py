@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import signal
 import threading
 import time
@@ -24,6 +25,8 @@ from dpaudit.targets.releases.calls import Call, fresh
 from dpaudit.targets.releases.reading import OUT_OF_TIME, Failure, read, read_array
 
 Key = tuple[int, ...]
+_WARM = 4
+"""Outputs that start up to four workers."""
 _MEASURED, _MOST_MEASURED = 0.05, 4**7
 """Seconds and outputs that are enough to tell what an output costs."""
 
@@ -182,17 +185,18 @@ class _Nowhere(io.TextIOBase):
 def cost(drawer: Drawer, data: Any, key: Key) -> float:
     """Seconds per output, measured on some.
 
-    The last draw alone counts: the first pays for imports, and what puts out many in one call is a thousand
-    times cheaper than its first calls are.
+    The first draw does not count, which pays for processes and imports. Of the others the last two do, whose
+    cheaper one is taken: what puts out many in one call is a thousand times cheaper than its first calls are.
     """
-    size = 1
+    drawer.draw(data, _WARM, (*key, 0))
+    size, before = 1, math.inf
     while True:
         start = time.perf_counter()
         drawer.draw(data, size, (*key, size))
         spent = time.perf_counter() - start
         if spent > _MEASURED or size >= _MOST_MEASURED:
-            return max(spent / size, 1e-8)
-        size *= 4
+            return max(min(spent / size, before), 1e-8)
+        size, before = 4 * size, spent / size
 
 
 def pieces(size: int, key: Key, length: int) -> Sequence[Stretch]:
