@@ -44,7 +44,7 @@ class Ghost:
         self._steps: dict[int, int] = {}
         self._seen: set[int] = set()
         self._inside = False
-        self._weighed = False
+        self._watching = self._weighed = False
         self.unclipped = 0
 
     @contextmanager
@@ -81,6 +81,7 @@ class Ghost:
             return backward(loss, *args, **kwargs)
 
         kind.backward, model.get_norm_sample = watched, weighed
+        self._watching = True
         try:
             yield
         finally:
@@ -99,7 +100,8 @@ class Ghost:
         key = id(optimizer)
         self._steps[key] = self._steps.get(key, 0) + 1
         self._seen.discard(key)
-        if isinstance(optimizer, DPOptimizerFastGradientClipping) and not self._weighed:
+        clips_before = self._watching and isinstance(optimizer, DPOptimizerFastGradientClipping)
+        if clips_before and not self._weighed:
             self.unclipped += any(p.grad is not None and bool(p.grad.any()) for p in optimizer.params)
         self._weighed = False
 

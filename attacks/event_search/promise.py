@@ -262,7 +262,7 @@ def _surest(
     guarantee: Guarantee,
     size: int,
 ) -> int | None:
-    """The event of those `known` to leak that the confirmation is likeliest to refute the claim by, if any is.
+    """The event, of those `known` to leak, that the confirmation is likeliest to refute the claim by.
 
     A rare event that the neighbour never shows promises little, for its share may be as good as nothing, and
     yet refutes almost surely. Shares are drawn from what the back half leaves of them (Jeffreys).

@@ -46,10 +46,10 @@ def shown(pairs):
     return [(list(map(float, pair.first)), list(map(float, pair.second))) for pair in pairs]
 
 
-def test_the_patterns_of_answers_are_those_of_the_paper():
+def test_the_patterns_of_answers_are_those_of_the_paper_and_one_for_the_last():
     one = [1, 1, 1, 1, 1]
     others = [[0, 1, 1, 1, 1], [2, 1, 1, 1, 1], [2, 0, 0, 0, 0], [0, 2, 2, 2, 2], [2, 2, 0, 0, 0]]
-    others += [[2] * 5, [0] * 5]
+    others += [[2] * 5, [0] * 5, [0, 0, 0, 0, 2]]
     pairs = [(one, other) for other in others] + [([1, 1, 0, 0, 0], [0, 0, 1, 1, 1])]
     assert shown(answer_patterns(5)) == [each for a, b in pairs for each in ((a, b), (b, a))]
 

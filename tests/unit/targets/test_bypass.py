@@ -167,6 +167,19 @@ def raw_beside(run: Any) -> None:
     (run.optimizer if run.i % 2 else run.raw).step()
 
 
+def released_twice(run: Any) -> None:
+    run.optimizer.step()
+    nn.utils.clip_grad_norm_(run.weights, 0.05)
+    run.raw.step()
+
+
+def raw_after_a_step(run: Any) -> None:
+    run.optimizer.step()
+    for parameter, before in zip(run.weights, run.before, strict=True):
+        parameter.grad = before
+    run.raw.step()
+
+
 def hooked(change: Callable[[Any], None]) -> Turn:
     """A hook of the underlying optimizer changes what the private one hands over."""
 
@@ -208,7 +221,7 @@ def one_bias_without_noise(run: Any) -> None:
     run.weights[-1].grad = run.weights[-1].summed_grad.clone() / 12
 
 
-RIGHT = [with_a_release, clipped, cut_off, decayed_and_twice, clipped_by_layer]
+RIGHT = [with_a_release, clipped, cut_off, decayed_and_twice, clipped_by_layer, released_twice]
 RIGHT += [hooked(scaled_by_layer), hooked(clipped_and_decayed), hooked(lambda _: None)]
 UNDECIDED = [public_added, public_loader_added, public_steps_between, public_steps_beside, another_loss]
 UNDECIDED += [hooked(one_bias_without_noise)]
@@ -218,6 +231,7 @@ WRONG = [
     sum_without_noise,
     differentiated_again,
     release_at_first_only,
+    raw_after_a_step,
     raw_alone,
     raw_beside,
     hooked(one_layer_without_noise),

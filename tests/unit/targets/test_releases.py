@@ -403,6 +403,18 @@ def test_cost_is_that_of_one_output():
     assert 0.003 < cost(drawer, [1.0], KEY) < 0.03
 
 
+def test_cost_is_not_that_of_starting_workers():
+    class Cold:
+        def __init__(self):
+            self.warm = False
+
+        def draw(self, data, size, key):
+            time.sleep(0.0 if self.warm else 0.3)
+            self.warm = True
+
+    assert cost(Cold(), [1.0], KEY) < 0.001
+
+
 IMPORTABLE = """
 import os, time
 
