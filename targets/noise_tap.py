@@ -85,11 +85,10 @@ class NoiseTap:
 
     def _number(self, reference: torch.Tensor) -> int:
         """Of the parameter that the sum belongs to."""
-        likely = len(self.heard) % max(len(self._laid), 1)
-        for i in [likely, *range(len(self._laid))]:
-            if i < len(self._laid) and getattr(self._laid[i], "summed_grad", None) is reference:
-                return i
-        return -1
+        count = len(self._laid)
+        first = len(self.heard) % max(count, 1)
+        likely = ((first + i) % count for i in range(count))
+        return next((i for i in likely if getattr(self._laid[i], "summed_grad", None) is reference), -1)
 
 
 def _namespaces(optimizer: DPOptimizer) -> list[dict[str, Any]]:

@@ -7,9 +7,12 @@ same. If what is released is the same, too, nothing of a batch goes past its noi
 
 from __future__ import annotations
 
+import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +27,7 @@ _MOST, _FEWEST, _FLOATS = 32, 4, 2**24
 _HUGE = 1e4
 _COARSE = 1e-5
 _ULPS = 4
+_OF_THE_BATCH = ("grad_sample", "summed_grad")
 Batch = Sequence[RowArray] | None
 
 
@@ -35,6 +39,15 @@ class Executes(Protocol):
     ) -> Execution:
         """Execute the step."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What one execution released, its noisy sum, and all that it left behind."""
+
+    outer: RowArray
+    inner: RowArray
+    left: tuple[object, ...]
 
 
 class NoisySum:
@@ -66,6 +79,7 @@ class NoisySum:
         self._examining = False
         self._since = 0
         self._outer: RowArray | None = None
+        self._left = ""
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -81,7 +95,9 @@ class NoisySum:
 
     def released(self, outer: RowArray) -> RowArray:
         """What attacks are told of a step that handed over `outer` (d,)."""
-        self._outer = outer
+        if self._examining:
+            # A memory of the batch may lie idle for steps before it is released: it must not be kept at all.
+            self._outer, self._left = outer, _fingerprint(self._optimizer, self._parameters())
         inner = self._inner() if self.trusted and not self._examining else None
         return outer if inner is None else inner
 
@@ -126,8 +142,8 @@ class NoisySum:
 
     def _sent(
         self, batch: Batch, after: Sequence[RowArray] | None = None, *, frozen: bool = True
-    ) -> tuple[RowArray, RowArray] | None:
-        """What the step on a batch releases, and its noisy sum; None where it does not make one of each."""
+    ) -> Sent | None:
+        """What comes of the step on a batch; None where it does not make one release of one noisy sum."""
         self._tap.heard.clear()
         self._outer = None
         try:
@@ -137,7 +153,8 @@ class NoisySum:
         inner = self._inner()
         if inner is None or self._outer is None or done.updates != 1:
             return None
-        return self._outer, inner
+        left = (self._left, done.beside, done.random_state, done.accounted)
+        return Sent(outer=self._outer, inner=inner, left=left)
 
     def _differs(self, batches: Sequence[Sequence[RowArray]]) -> bool:
         """Whether a release is not the noisy sum itself, on nothing or on much, or after another step."""
@@ -145,9 +162,8 @@ class NoisySum:
             sent = self._sent(batch, after)
             if sent is None:
                 return False
-            outer, inner = sent
-            room = 16 * float(np.finfo(np.float32).eps) * float(np.abs(inner).max(initial=0.0))
-            if not float(np.abs(outer - inner).max(initial=0.0)) <= room:
+            room = 16 * float(np.finfo(np.float32).eps) * float(np.abs(sent.inner).max(initial=0.0))
+            if not float(np.abs(sent.outer - sent.inner).max(initial=0.0)) <= room:
                 return True
         return False
 
@@ -174,14 +190,14 @@ class NoisySum:
         """
         self._tap.exchanging, self._tap.targets = True, None
         wanted = self._sent(first, None if before is None else before[0])
-        if wanted is None or not np.isfinite(wanted[0]).all():
+        if wanted is None or not np.isfinite(wanted.outer).all():
             return False
         self._tap.targets = [noisy for _, noisy in self._tap.heard]
         for i, batch in enumerate(others):
             after = None if before is None else before[1 + i % (len(before) - 1)]
             sent = self._sent(batch, after)
             drawn = len(self._tap.heard) == len(self._tap.targets)
-            if sent is None or not drawn or not _same(wanted[0], sent[0]):
+            if sent is None or not drawn or sent.left != wanted.left or not _same(wanted.outer, sent.outer):
                 return False
             self.compared += 1
         return True
@@ -193,12 +209,12 @@ class NoisySum:
         self._tap.targets = [noisy for _, noisy in self._tap.heard]
         other = self._sent(batches[0], frozen=False)
         self._tap.exchanging = False
-        if wanted is None or other is None or _same(wanted[0], other[0]):
+        if wanted is None or other is None or _same(wanted.outer, other.outer):
             return False
         nothing, much = self._sent(batches[0]), self._sent(batches[1])
         if nothing is None or much is None:
             return False
-        moved, by = much[0] - nothing[0], much[1] - nothing[1]
+        moved, by = much.outer - nothing.outer, much.inner - nothing.inner
         return float(np.linalg.norm(moved - by)) <= 1e-3 * float(np.linalg.norm(by))
 
 
@@ -206,6 +222,38 @@ def _same(one: RowArray, other: RowArray) -> bool:
     """To a few units in the last place of each value: a sign leaves a great deal of room below it."""
     room = _ULPS * np.finfo(np.float32).eps * np.maximum(np.abs(one), np.abs(other))
     return bool((np.abs(one - other) <= room).all())
+
+
+def _fingerprint(optimizer: DPOptimizer, parameters: Sequence[torch.nn.Parameter]) -> str:
+    """Of what a step keeps for the next, on the optimizer and on its parameters."""
+    digest = hashlib.blake2b(digest_size=16)
+
+    def enter(value: Any) -> None:
+        match value:
+            case torch.nn.Parameter():
+                return
+            case torch.Tensor():
+                digest.update(
+                    value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+                )
+            case np.ndarray():
+                digest.update(value.tobytes())
+            case dict():
+                for name, part in value.items():
+                    digest.update(repr(name).encode())
+                    enter(part)
+            case list() | tuple() | deque():
+                digest.update(str(len(value)).encode())
+                for part in value:
+                    enter(part)
+            case bool() | int() | float() | str() | None:
+                digest.update(repr(value).encode())
+
+    enter(vars(optimizer))
+    for parameter in parameters:
+        kept = vars(parameter).items()
+        enter({name: value for name, value in kept if name not in _OF_THE_BATCH})
+    return digest.hexdigest()
 
 
 def _batches(size: int, clip: float, clipped: bool, seed: int) -> list[RowArray]:

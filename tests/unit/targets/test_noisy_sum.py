@@ -106,6 +106,24 @@ class RawMemory(DPOptimizer):
             p.grad = p.grad.sign()
 
 
+class LateMemory(DPOptimizer):
+    """The clean sum comes back four steps later."""
+
+    kept = ()
+
+    def add_noise(self):
+        clean = [p.summed_grad.clone() for p in self.params]
+        super().add_noise()
+        self.kept = [*self.kept, clean]
+        if len(self.kept) > 4:
+            for p, late in zip(self.params, self.kept.pop(0), strict=True):
+                p.grad = p.grad + late.view_as(p)
+
+
+class LateMemoryAndSign(LateMemory, Sign):
+    pass
+
+
 class ScaledAfterDraw(DPOptimizer):
     def add_noise(self):
         super().add_noise()
@@ -199,7 +217,7 @@ def post_processed(notes):
 
 
 SOUND = (Sign, Shrinkage, Sparse, LowPass, Momentum, RandomMask)
-PAST = (RawMask, RawMemory, ScaledAfterDraw, ScaledAndSign, OneParameterBare)
+PAST = (RawMask, RawMemory, LateMemoryAndSign, ScaledAfterDraw, ScaledAndSign, OneParameterBare)
 AT = (LittleNoise, SameNoise, ClipsTooLate)
 
 
