@@ -100,8 +100,9 @@ class Execution:
     """What one execution of the optimizer's step did.
 
     Attributes:
-        released: (d,) what the underlying optimizer was handed last, times the divisor of the batch; what
-            the step wrote into the weights where it handed over nothing.
+        released: (d,) what the underlying optimizer was handed last, times the divisor of the batch, or the
+            noisy sum where that is post-processing of one; what the step wrote into the weights where it
+            handed over nothing.
         updates: number of different gradients handed over.
         accounted: calls of the accountant's hook; None where there is no hook.
         beside: digest of what the step wrote into the weights by itself; empty if nothing.

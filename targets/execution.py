@@ -1,6 +1,7 @@
 """The optimizer's own step, executed on any batch of per-record gradients, and everything put back.
 
 What counts as released is what the underlying optimizer is handed, not what DPOptimizer says it computed.
+Where that is post-processing of a noisy sum, it is the sum.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 
 from dpaudit.protocols import Execution, RowArray
+from dpaudit.targets.noisy_sum import NoisySum
 from dpaudit.targets.randomness import ReplayRandomness
 from dpaudit.targets.rows import flatten, write
 
@@ -34,6 +36,7 @@ class Executor:
         self._start: _State | None = None
         self.returned: float | None = None
         self.stepping = False
+        self._noisy = NoisySum(optimizer, lambda: self.parameters, self.execute, clipped=self.clips_inside)
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -98,7 +101,7 @@ class Executor:
             itself = any(bool(m.any()) for m in moved)
             return Execution(
                 # A step that writes the weights itself releases what it wrote.
-                released=handed[-1] if handed else flatten(moved),
+                released=self.released(handed) if handed else flatten(moved),
                 updates=len({array.tobytes() for array in handed}) if handed else int(itself),
                 accounted=len(accounted) if hooked else None,
                 beside=_digest(moved) if handed and itself else "",
@@ -172,7 +175,8 @@ class Executor:
 
         underlying.step = step
         try:
-            self.returned = self.step(loss, alone=alone)
+            with self._noisy.listening():
+                self.returned = self.step(loss, alone=alone)
             if alone and self.returned:
                 take()
         finally:
@@ -181,6 +185,21 @@ class Executor:
             else:
                 underlying.step = shadowed
         return seen
+
+    def look(self, index: int, parts: int) -> None:
+        """Find out whether what this step releases is post-processing of a noisy sum: see `NoisySum`."""
+        self._noisy.look(index, parts, clip_of(self._optimizer))
+
+    @property
+    def post_processed(self) -> int:
+        """For how many batches it was seen that only their noisy sum shows; 0 where the sum is released."""
+        return self._noisy.compared if self._noisy.trusted else 0
+
+    def released(self, handed: Sequence[RowArray]) -> RowArray:
+        """What a step released that `capture` saw: the last, or the noisy sum that it was made of."""
+        if not handed:
+            return np.zeros(sum(p.numel() for p in self.parameters), dtype=np.float32)
+        return self._noisy.released(handed[-1])
 
     @contextmanager
     def _restored(self, *, frozen: bool, at_hand: bool) -> Iterator[list[torch.Tensor]]:

@@ -72,7 +72,7 @@ class Logbook(Protocol):
         precision: float,
         random: Callable[[], str],
     ) -> None:
-        """A real step hands `released` (d,) to the underlying optimizer; may change the gradients."""
+        """A real step released (d,), as attacks are told it; may change the gradients that are applied."""
         ...
 
 
@@ -145,6 +145,11 @@ class OptimizerProbe:
         """How far one record moves the sum that ghost clipping hands over; None where not measured."""
         coupling = getattr(self._logbook, "coupling", None)
         return None if coupling is None else coupling.ghost.moved(self._optimizer)
+
+    @property
+    def post_processed(self) -> int:
+        """For how many batches it was seen that a release shows nothing but their noisy sum."""
+        return self._executor.post_processed
 
     @property
     def micro_batches(self) -> int:
@@ -265,6 +270,8 @@ class OptimizerProbe:
         bypass = getattr(self._logbook, "bypass", None)
         if bypass is not None:
             bypass.standing.moving(self.parameters)
+        if self._sessions or getattr(self._logbook, "transcript", None) is not None:
+            self._executor.look(self.index, self.micro_batches)
         inserted = None
         for session in self._sessions:
             row = session.observe(self)
@@ -283,7 +290,7 @@ class OptimizerProbe:
         handed = self._executor.capture(apply=True, replace=written, loss=loss, alone=alone)
         if alone and bypass is not None:
             bypass.released(self._optimizer, raw, self._stood)
-        released = handed[-1] if handed else np.zeros(sum(self.sizes), dtype=np.float32)
+        released = self._executor.released(handed)
         if inserted is not None:
             inserted.released(released)
         for watcher in watchers:
@@ -295,7 +302,7 @@ class OptimizerProbe:
         rates = [float(group["lr"]) for group in self._optimizer.original_optimizer.param_groups]
         self._logbook.releasing(
             self.parameters,
-            released,
+            self._executor.released([released]),
             rows=self.rows,
             settings=(*settings, *rates),
             clip=self.max_grad_norm,

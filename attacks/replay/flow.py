@@ -179,6 +179,17 @@ def not_finite(kind: str, released: FloatArray) -> Note | None:
     )
 
 
+def post_processed(batches: int) -> Note:
+    """What is released is made of the noisy sum, at which the step was looked at."""
+    return Note(
+        check="post-processing",
+        where="every step",
+        measured="what is released is a function of the noisy sum: "
+        f"the same for {batches} batches whose noisy sums were made equal",
+        meaning="Post-processing costs no privacy. Sensitivity and noise were measured at the noisy sum.",
+    )
+
+
 def lost_noise(words: str) -> Note:
     """A release in which noise cannot be told from an overflow."""
     return Note(

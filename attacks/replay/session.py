@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from dpaudit.attacks.replay import looks
+from dpaudit.attacks.replay import flow, looks
 from dpaudit.attacks.replay.book import Book
 from dpaudit.check import FloatArray
 from dpaudit.evidence import Evidence, Movement
@@ -29,6 +29,16 @@ class ClipsInside(Protocol):
         ...
 
 
+@runtime_checkable
+class PostProcesses(Protocol):
+    """A step of which the noisy sum is looked at, and not what is made of it."""
+
+    @property
+    def post_processed(self) -> int:
+        """For how many batches it was seen that a release shows nothing but their noisy sum; 0 if none."""
+        ...
+
+
 class ReplaySession:
     """Looks at the first steps in a row, at others by chance, and at the noise of every one."""
 
@@ -47,6 +57,8 @@ class ReplaySession:
             self._books[step.optimizer] = Book(step, stop_early=attack.stop_early)
         book = self._books[step.optimizer]
         book.at(step)
+        if isinstance(step, PostProcesses) and step.post_processed:
+            book.note(flow.post_processed(step.post_processed))
         due = step.index < _IN_A_ROW or self._rng.random() < 1.0 / attack.stride
         if not due or book.looked >= self._share(step.optimizer):
             return
