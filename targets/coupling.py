@@ -168,6 +168,11 @@ class Coupling:
             handed, rows = self._loaders.last_tensors, self._loaders.last_size
             self.mixing.end(parameters, handed, rows, clip, left_out=riding)
 
+    def stepped(self) -> None:
+        """A private step was made, or skipped until its batch is complete."""
+        if self._watching:
+            self.mixing.made()
+
     def step_made(self, optimizer: DPOptimizer) -> None:
         """Close the books of what the step is made of: it is suspect if all of its passes are.
 
@@ -214,6 +219,10 @@ class Coupling:
 
     def findings(self) -> Iterator[Finding]:
         """What was seen at two steps: at one, a dimension may happen to be as long as the batch."""
+        yield from self._within_a_batch()
+        yield from self.mixing.carried.findings()
+
+    def _within_a_batch(self) -> Iterator[Finding]:
         for found in self._suspicions.values():
             if len(found) >= _LOOKS:
                 yield found[0]

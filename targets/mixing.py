@@ -14,11 +14,13 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from dpaudit.check import BoolArray
 from dpaudit.evidence import Finding, Note
 from dpaudit.targets import movement, scaling
+from dpaudit.targets.carried import Carried, Step
 from dpaudit.targets.forward import Untestable
 from dpaudit.targets.tape import Tape
 
 _LOOKS = 2
 _MOST = 6
+_PAIRS = 8
 _ROUNDING = 1e-3
 
 
@@ -27,9 +29,10 @@ class Mixing:
 
     def __init__(self) -> None:
         self.tape = Tape()
+        self.carried = Carried()
         self.looked = 0
         self.untestable = ""
-        self._entered = False
+        self._entered = self._following = False
         self._steps = 0
         self._own = torch.zeros(0, dtype=torch.long)
         self._counted: list[tuple[int, int]] = []
@@ -39,6 +42,7 @@ class Mixing:
 
     def begin(self, rows: int) -> None:
         """A private loader is about to hand out a batch."""
+        self._followed()
         if self._entered:
             self.tape.clear()
         elif self._due() and rows > 1 and _get_current_dispatch_mode() is None:
@@ -47,10 +51,32 @@ class Mixing:
             self._entered = True
 
     def _due(self) -> bool:
-        return self._steps & (self._steps - 1) == 0 and self.looked < _MOST
+        early = self._steps < _PAIRS and self.carried.pairs < _LOOKS
+        return (self._steps & (self._steps - 1) == 0 or early) and self.looked < _MOST
+
+    def made(self) -> None:
+        """A private step was made: what runs until the next batch may keep something of this one."""
+        if self._entered or _get_current_dispatch_mode() is not None:
+            return
+        tail = self.carried.follow()
+        if tail is not None:
+            self.tape, self._following = tail, True
+            self.tape.__enter__()  # type: ignore[no-untyped-call]
+
+    def _followed(self) -> None:
+        if not self._following:
+            return
+        tail, self.tape, self._following = self.tape, Tape(), False
+        if _get_current_dispatch_mode() is tail:
+            tail.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self.carried.followed()
+        else:
+            tail.paused = True
+            self.carried.keep(None)
 
     def stop(self) -> bool:
         """Take nothing more down; whether something was."""
+        self._followed()
         if not self._entered or _get_current_dispatch_mode() is not self.tape:
             return False
         self.tape.__exit__(None, None, None)  # type: ignore[no-untyped-call]
@@ -74,6 +100,7 @@ class Mixing:
         due = self.stop() and rows is not None and rows > 1
         self._steps += 1
         if not due or rows is None:
+            self.carried.keep(None)
             return
         try:
             own = [t for t in handed if t.dim() and len(t) == rows]
@@ -86,7 +113,17 @@ class Mixing:
             # What cannot be executed again shows nothing, and training goes on.
             self.untestable = str(error) if isinstance(error, Untestable) else type(error).__name__
         finally:
-            self.tape.clear()
+            self._carry(parameters, handed)
+
+    def _carry(self, parameters: Sequence[torch.nn.Parameter], handed: Sequence[torch.Tensor]) -> None:
+        """Hold a step against the one before it, and keep it for the next one."""
+        formed = [found for p in parameters if (found := movement.formed(p)) is not None]
+        complete = len(self._own) and all(len(t) >= len(self._own) for t in formed)
+        step = Step(tape=self.tape, parameters=parameters, handed=handed, formed=formed, own=self._own)
+        if complete:
+            self.carried.look(step)
+        self.carried.keep(step if complete and self._due() else None)
+        self.tape = Tape()
 
     def _count(
         self, parameters: Sequence[torch.nn.Parameter], handed: Sequence[torch.Tensor], rows: int

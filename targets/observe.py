@@ -197,7 +197,7 @@ class Observation:
 
     def _show(self, rule: Rule, taken: Taken | None, size: int) -> None:
         known = taken is not None and taken.records.size * taken.copies == size
-        batch = Batch(
+        self._drawn = Batch(
             records=taken.records if taken is not None and known else np.zeros(0, dtype=np.int64),
             size=taken.records.size if taken is not None and known else size,
             n_records=rule.n_records,
@@ -206,7 +206,6 @@ class Observation:
             where=rule.where,
             public=rule.public,
         )
-        self._drawn = batch
 
     def _tell(self) -> None:
         """Show the batch of the last step, which was made, to those who look at batches."""
@@ -312,6 +311,7 @@ def observe(
         observation.engine_made(engine, optimizer, made[-1])
         observation.names |= names_of(made[0])
         observation.models.made(made[0])
+        observation.coupling.mixing.carried.models.append(made[0])
         if prepare is not None:
             prepare(optimizer)
         return made

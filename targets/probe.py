@@ -98,7 +98,7 @@ class OptimizerProbe:
         self.unwatched_from: int | None = None
         self.written = 0
         # A bound method of the optimizer itself: learning-rate schedulers take it apart and bind it anew.
-        optimizer.step = MethodType(lambda _, closure=None: self._step(closure), optimizer)
+        optimizer.step = MethodType(lambda _, closure=None: self._stepped(closure), optimizer)
         optimizer.pre_step = MethodType(lambda _, closure=None: self._pre_step(closure), optimizer)
 
     @property
@@ -203,9 +203,16 @@ class OptimizerProbe:
         if self._executor.stepping:
             returned: float | None = type(self._optimizer).pre_step(self._optimizer, closure)
             return returned
-        return self._step(None, alone=True)
+        return self._stepped(None, alone=True)
 
-    def _step(self, closure: Callable[[], float] | None = None, *, alone: bool = False) -> float | None:
+    def _stepped(self, closure: Callable[[], float] | None, *, alone: bool = False) -> float | None:
+        returned = self._step(closure, alone=alone)
+        coupling = getattr(self._logbook, "coupling", None)
+        if coupling is not None:
+            coupling.stepped()
+        return returned
+
+    def _step(self, closure: Callable[[], float] | None, *, alone: bool) -> float | None:
         """Stand in for `optimizer.step`: observe, insert, execute the real step, report what it released."""
         loss = None
         if closure is not None:
