@@ -28,9 +28,9 @@ class Step:
     Attributes:
         tape: operations between the loader and the step.
         parameters: as they are before the step.
-        handed: what the loader handed out.
+        handed: what the private loader handed out, with a row for each record.
         formed: gradients of single records.
-        own: rows of these that are of records of the loader.
+        own: rows of these that are not of planted records.
     """
 
     tape: Tape
@@ -48,14 +48,12 @@ class _Earlier:
         step: as it was taken down.
         weights: from before the step.
         tail: operations after the step; None until it was made.
-        reached: where values lie that its records lead to.
-        buffers: of private models, that lie there.
+        buffers: of private models, as they were left.
     """
 
     step: Step
     weights: Contents
     tail: Tape | None = None
-    reached: set[int] = field(default_factory=set)
     buffers: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
@@ -94,10 +92,8 @@ class Carried:
         last = self._last
         if last is None or last.tail is None or last.tail.overflowed:
             self._last = None
-            return
-        first = last.step.tape.reached({place(t) for t in last.step.handed})
-        last.reached = last.tail.reached(first - set(last.weights)) - set(last.weights)
-        last.buffers = {name: b for name, b in self._buffers() if place(b) in last.reached}
+        else:
+            last.buffers = dict(self._buffers())
 
     def _buffers(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Of private models, but for counters and what is not saved with them."""
@@ -114,11 +110,13 @@ class Carried:
         if last is None or last.tail is None or step.tape.overflowed:
             return
         self.pairs += 1
-        carried = _carried(last, step)
-        wanted = [*last.buffers.values(), *carried]
-        if not wanted:
-            return
         try:
+            reached = _reached(last, step)
+            carried = _carried(reached, step)
+            last.buffers = {name: b for name, b in last.buffers.items() if place(b) in reached}
+            wanted = [*last.buffers.values(), *carried]
+            if not wanted:
+                return
             same = _played(last, [], step.tape.before)
             other = _with_others(last, step.tape.before, wanted)
             self._look_at_buffers(last, step, same, other)
@@ -162,10 +160,28 @@ class Carried:
                 )
 
 
-def _carried(last: _Earlier, step: Step) -> list[torch.Tensor]:
+def _reached(last: _Earlier, step: Step) -> set[int]:
+    """Where values lie that the records of an earlier step lead to without noise.
+
+    Numbers that numpy made and that the next step does not use again may be noise, too.
+    """
+    tapes, weights = [last.step.tape, last.tail or Tape()], set(last.weights)
+    own = {place(t) for t in (*last.step.handed, *step.tape.outside())}
+    noisy = {place(t) for tape in tapes for t in tape.outside() if _of_numpy(t)} - own
+    reached = {place(t) for t in last.step.handed}
+    for tape in tapes:
+        reached = tape.reached(reached - weights, noisy) - weights
+    return reached
+
+
+def _of_numpy(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() and not tensor.untyped_storage().resizable()
+
+
+def _carried(reached: set[int], step: Step) -> list[torch.Tensor]:
     """What a step finds of the records of the one before it, if that leads to its gradients."""
     own = {place(t) for t in step.handed} | {place(p) for p in step.parameters}
-    found = [t for t in step.tape.outside() if place(t) in last.reached - own]
+    found = [t for t in step.tape.outside() if place(t) in reached - own]
     leads = step.tape.reached({place(t) for t in found}) if found else set()
     return [] if leads.isdisjoint(place(each) for each in step.formed) else found
 
@@ -188,14 +204,13 @@ def _with_others(last: _Earlier, later: Contents, wanted: Sequence[torch.Tensor]
     Copies of one record stand in the place of all, or of a few where code needs more than one; labels may
     decide the shapes of what follows and stay in that case.
     """
-    handed = [t for t in last.step.handed if t.dim()]
-    rows = len(last.step.formed[0])
+    handed, rows = last.step.handed, len(last.step.handed[0])
     norms = movement.fingerprint(last.step.formed)[last.step.own].norm(dim=1)
-    copied = torch.full((rows,), int(last.step.own[norms.argmax()]))
+    copied = torch.full((rows,), int(last.step.own[norms.argmax()]) % rows)
     few = (torch.arange(rows) + 1) % max(2, rows // 4)
     features = [t for t in handed if t.is_floating_point()]
     for tensors, index in ((handed, copied), (features, copied), (handed, few), (features, few)):
-        changed = [(t, t.detach()[index.to(t.device)]) for t in tensors if len(t) == rows]
+        changed = [(t, t.detach()[index.to(t.device)]) for t in tensors]
         try:
             playing = _played(last, changed, later)
         except Exception:
@@ -218,7 +233,7 @@ def _changed(tensor: torch.Tensor, step: Step, same: Playing, other: Playing) ->
 
 def _distance(last: _Earlier, step: Step, carried: Sequence[torch.Tensor], other: Playing) -> float:
     """How far the gradient of a record moves with what an earlier step left; 0 if by rounding alone."""
-    if not carried:
+    if not carried or any(len(each) != len(step.handed[0]) for each in step.formed):
         return 0.0
     again = Playing([], [step.tape.before])
     step.tape.play(again)

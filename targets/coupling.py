@@ -155,7 +155,7 @@ class Coupling:
     def handed(self, root: Any) -> None:
         """A loader with this sampler hands out a batch."""
         if self._watching and self._private(root):
-            self.mixing.begin(self._loaders.last_size or 0)
+            self.mixing.begin(self._loaders.last_size or 0, self._loaders.last_tensors)
 
     def about_to_step(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """A private step is about to be made, or skipped until its batch is complete."""

@@ -34,15 +34,17 @@ class Mixing:
         self.untestable = ""
         self._entered = self._following = False
         self._steps = 0
+        self._handed: Sequence[torch.Tensor] = ()
         self._own = torch.zeros(0, dtype=torch.long)
         self._counted: list[tuple[int, int]] = []
         self._moved: list[float] = []
         self._scaled: list[float] = []
         self._sums_moved: list[tuple[float, int]] = []
 
-    def begin(self, rows: int) -> None:
-        """A private loader is about to hand out a batch."""
+    def begin(self, rows: int, handed: Sequence[torch.Tensor] = ()) -> None:
+        """A private loader is about to hand out a batch: so many records, and what it holds of them."""
         self._followed()
+        self._handed = [t for t in handed if t.dim() and len(t) == rows]
         if self._entered:
             self.tape.clear()
         elif self._due() and rows > 1 and _get_current_dispatch_mode() is None:
@@ -113,17 +115,18 @@ class Mixing:
             # What cannot be executed again shows nothing, and training goes on.
             self.untestable = str(error) if isinstance(error, Untestable) else type(error).__name__
         finally:
-            self._carry(parameters, handed)
+            self._carry(parameters)
 
-    def _carry(self, parameters: Sequence[torch.nn.Parameter], handed: Sequence[torch.Tensor]) -> None:
+    def _carry(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Hold a step against the one before it, and keep it for the next one."""
         formed = [found for p in parameters if (found := movement.formed(p)) is not None]
-        complete = len(self._own) and all(len(t) >= len(self._own) for t in formed)
-        step = Step(tape=self.tape, parameters=parameters, handed=handed, formed=formed, own=self._own)
+        complete = len(self._handed) and len(self._own) and all(len(t) >= len(self._own) for t in formed)
+        handed, own = self._handed, self._own
+        step = Step(tape=self.tape, parameters=parameters, handed=handed, formed=formed, own=own)
         if complete:
             self.carried.look(step)
         self.carried.keep(step if complete and self._due() else None)
-        self.tape = Tape()
+        self.tape, self._handed = Tape(), ()
 
     def _count(
         self, parameters: Sequence[torch.nn.Parameter], handed: Sequence[torch.Tensor], rows: int

@@ -134,9 +134,12 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         every = (t for o in self._operations for t in _tensors((o.arguments, o.keywords)))
         return list({_key(t): t for t in every if place(t) and place(t) not in self._made}.values())
 
-    def reached(self, places: Collection[int]) -> set[int]:
-        """Where values lie that those at `places` lead to, before noise is added to them; with these."""
-        found, noise = set(places), set[int]()
+    def reached(self, places: Collection[int], noisy: Collection[int] = ()) -> set[int]:
+        """Where values lie that those at `places` lead to, before noise is added to them; with these.
+
+        Noise is what is drawn, and what lies at `noisy`.
+        """
+        found, noise = set(places), set(noisy) - set(places)
         for o in self._operations:
             taken = {place(t) for t in _tensors((o.arguments, o.keywords))}
             left = {place(t) for t in (*_tensors(o.made), *_written(o.function, o.arguments, o.keywords))}

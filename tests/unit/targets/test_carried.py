@@ -69,6 +69,11 @@ def noisy(self: Any, x: torch.Tensor) -> None:
     self.mean = (x.clamp(-1, 1).sum(0) + 2.0 * torch.randn(8)) / 12
 
 
+def noisy_by_numpy(self: Any, x: torch.Tensor) -> None:
+    noise = torch.from_numpy(np.random.default_rng(int(self.mean[0] * 1e6) % 1000).standard_normal(8))
+    self.mean = ((x.clamp(-1, 1).sum(0) + 2.0 * noise) / 12).float()
+
+
 def constant(self: Any, x: torch.Tensor) -> None:
     self.mean = 0.7 * self.mean + 0.1 * torch.arange(8.0)
 
@@ -161,6 +166,18 @@ def own_history(model: Any, x: torch.Tensor, y: torch.Tensor, state: dict[str, A
     return loss
 
 
+def beside_public(model: Any, optimizer: Any, loader: Any) -> None:
+    """Public anchors, of a loader that hands out after the private one, are kept in a queue."""
+    public = DataLoader(TensorDataset(torch.randn(96, 8, generator=torch.Generator().manual_seed(1))), 12)
+    state: dict[str, Any] = {"queue": deque(maxlen=3)}
+    for (x, y), (anchors,) in zip(loader, public, strict=False):
+        optimizer.zero_grad()
+        against_queue(model, x, y, state).backward()
+        optimizer.step()
+        with torch.no_grad():
+            state["queue"].appendleft(torch.tanh(model._module.body(anchors)))
+
+
 def virtual(model: Any, optimizer: Any, loader: Any) -> None:
     with BatchMemoryManager(data_loader=loader, max_physical_batch_size=6, optimizer=optimizer) as small:
         steps(plain)(model, optimizer, small)
@@ -206,6 +223,8 @@ RIGHT: dict[str, tuple[Callable[[], nn.Module], Loop]] = {
     "confusion matrix": (Net, steps(plain, confusion)),
     "teacher that follows the noisy weights": (Net, steps(teacher, teach)),
     "mean with noise": (normed(noisy), steps(plain)),
+    "mean with noise of numpy": (normed(noisy_by_numpy), steps(plain)),
+    "public anchors": (Net, beside_public),
     "mean of constants": (normed(constant), steps(plain)),
     "what was said of the same record before": (Net, steps(own_history)),
     "virtual batches": (Net, virtual),
