@@ -219,15 +219,11 @@ class Coupling:
 
     def findings(self) -> Iterator[Finding]:
         """What was seen at two steps: at one, a dimension may happen to be as long as the batch."""
-        yield from self._within_a_batch()
-        yield from self.mixing.carried.findings()
-
-    def _within_a_batch(self) -> Iterator[Finding]:
         for found in self._suspicions.values():
             if len(found) >= _LOOKS:
                 yield found[0]
                 return
-        where = (self.collation, self.blends, self.mixing)
+        where = (self.collation, self.blends, self.mixing, self.mixing.carried)
         yield from next((seen for each in where if (seen := tuple(each.findings()))), ())
 
     def notes(self) -> Iterator[Note]:
