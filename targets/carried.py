@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -61,12 +62,12 @@ class Carried:
     """What was seen of pairs of steps.
 
     Attributes:
-        models: private ones, whose buffers are released with them.
+        models: private ones, as the user made them, whose buffers are released with them.
         pairs: how many pairs of steps were looked at.
     """
 
     def __init__(self) -> None:
-        self.models: list[nn.Module] = []
+        self.models: list[Any] = []
         self.pairs = 0
         self._last: _Earlier | None = None
         self._moved: list[float] = []
@@ -97,12 +98,12 @@ class Carried:
 
     def _buffers(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Of private models, but for counters and what is not saved with them."""
-        for model in self.models:
+        for model in (each for each in self.models if isinstance(each, nn.Module)):
             for prefix, part in model.named_modules():
                 for name, buffer in part._buffers.items():
                     saved = buffer is not None and name not in part._non_persistent_buffers_set
                     if saved and (buffer.dim() or buffer.is_floating_point()):
-                        yield f"{prefix}.{name}".removeprefix("_module.").removeprefix("."), buffer
+                        yield f"{prefix}.{name}".removeprefix("."), buffer
 
     def look(self, step: Step) -> None:
         """Hold a step that is about to be made against the one before it."""

@@ -119,13 +119,16 @@ class Mixing:
 
     def _carry(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Hold a step against the one before it, and keep it for the next one."""
-        formed = [found for p in parameters if (found := movement.formed(p)) is not None]
-        complete = len(self._handed) and len(self._own) and all(len(t) >= len(self._own) for t in formed)
         handed, own = self._handed, self._own
-        step = Step(tape=self.tape, parameters=parameters, handed=handed, formed=formed, own=own)
-        if complete:
-            self.carried.look(step)
-        self.carried.keep(step if complete and self._due() else None)
+        try:
+            formed = [found for p in parameters if (found := movement.formed(p)) is not None]
+            step = Step(tape=self.tape, parameters=parameters, handed=handed, formed=formed, own=own)
+            complete = len(handed) and len(own) and all(len(t) >= len(own) for t in formed)
+            if complete:
+                self.carried.look(step)
+            self.carried.keep(step if complete and self._due() else None)
+        except Exception:
+            self.carried.keep(None)  # What cannot be copied is not looked at, and training goes on.
         self.tape, self._handed = Tape(), ()
 
     def _count(

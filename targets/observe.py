@@ -116,13 +116,16 @@ class Observation:
         """Keep the line that made the first noisy step of all."""
         self.place = self.place or place
 
-    def engine_made(self, engine: PrivacyEngine, optimizer: DPOptimizer, loader: Any) -> None:
+    def engine_made(self, engine: PrivacyEngine, optimizer: DPOptimizer, loader: Any, model: Any) -> None:
         """Write down how the loader that Opacus returned says that it draws its batches."""
         if all(engine is not known for known in self.engines):
             self.engines.append(engine)
         self.books.open(engine.accountant)
         self.dataset_size = len(loader.dataset)
         self.bypass.made_private(loader.dataset)
+        self.names |= names_of(model)
+        self.models.made(model)
+        self.coupling.mixing.carried.models.append(getattr(model, "_module", model))
         root = root_of(loader._index_sampler)
         self._returned[id(optimizer)] = (root, self.loaders.rule(root, loader.dataset))
 
@@ -308,10 +311,7 @@ def observe(
     def observed_make_private(engine: PrivacyEngine, /, *args: Any, **kwargs: Any) -> Any:
         made = make_private(engine, *args, **kwargs)
         optimizer = next(o for o in made if isinstance(o, DPOptimizer))
-        observation.engine_made(engine, optimizer, made[-1])
-        observation.names |= names_of(made[0])
-        observation.models.made(made[0])
-        observation.coupling.mixing.carried.models.append(made[0])
+        observation.engine_made(engine, optimizer, made[-1], made[0])
         if prepare is not None:
             prepare(optimizer)
         return made

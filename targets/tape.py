@@ -100,10 +100,12 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Copy what is about to be written to, if it was there before."""
         for tensor in written:
             at = place(tensor)
-            if at and at not in self._made and at not in self.before:
+            if not at or at in self._made or at in self.before:
+                continue
+            self._bytes += tensor.untyped_storage().nbytes()
+            if self._bytes <= _MOST_BYTES:
                 with _disable_current_modes():
                     self.before[at] = tensor.untyped_storage().clone()  # type: ignore[no-untyped-call]
-                self._bytes += tensor.untyped_storage().nbytes()
 
     def played(
         self, changed: Sequence[tuple[torch.Tensor, torch.Tensor]], wanted: Sequence[torch.Tensor]
