@@ -155,7 +155,7 @@ class Coupling:
     def handed(self, root: Any) -> None:
         """A loader with this sampler hands out a batch."""
         if self._watching and self._private(root):
-            self.mixing.begin(self._loaders.last_size or 0)
+            self.mixing.begin(self._loaders.last_size or 0, self._loaders.last_tensors)
 
     def about_to_step(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """A private step is about to be made, or skipped until its batch is complete."""
@@ -167,6 +167,11 @@ class Coupling:
             riding = self.ghost.left_out(parameters[0]) if parameters else None
             handed, rows = self._loaders.last_tensors, self._loaders.last_size
             self.mixing.end(parameters, handed, rows, clip, left_out=riding)
+
+    def stepped(self) -> None:
+        """A private step was made, or skipped until its batch is complete."""
+        if self._watching:
+            self.mixing.made()
 
     def step_made(self, optimizer: DPOptimizer) -> None:
         """Close the books of what the step is made of: it is suspect if all of its passes are.
@@ -219,7 +224,7 @@ class Coupling:
             if len(found) >= _LOOKS:
                 yield found[0]
                 return
-        where = (self.collation, self.blends, self.mixing)
+        where = (self.collation, self.blends, self.mixing, self.mixing.carried)
         yield from next((seen for each in where if (seen := tuple(each.findings()))), ())
 
     def notes(self) -> Iterator[Note]:

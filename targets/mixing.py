@@ -13,18 +13,15 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from dpaudit.check import BoolArray
 from dpaudit.evidence import Finding, Note
-from dpaudit.targets import scaling
+from dpaudit.targets import movement, scaling
+from dpaudit.targets.carried import Carried, Step
 from dpaudit.targets.forward import Untestable
 from dpaudit.targets.tape import Tape
 
 _LOOKS = 2
 _MOST = 6
-_COORDINATES = 2048
+_PAIRS = 8
 _ROUNDING = 1e-3
-_SMALL = 1e-2
-_COMMON = 1e-2
-_ZERO = 1e-6
-_FEW = 4
 
 
 class Mixing:
@@ -32,18 +29,22 @@ class Mixing:
 
     def __init__(self) -> None:
         self.tape = Tape()
+        self.carried = Carried()
         self.looked = 0
         self.untestable = ""
-        self._entered = False
+        self._entered = self._following = False
         self._steps = 0
+        self._handed: Sequence[torch.Tensor] = ()
         self._own = torch.zeros(0, dtype=torch.long)
         self._counted: list[tuple[int, int]] = []
         self._moved: list[float] = []
         self._scaled: list[float] = []
         self._sums_moved: list[tuple[float, int]] = []
 
-    def begin(self, rows: int) -> None:
-        """A private loader is about to hand out a batch."""
+    def begin(self, rows: int, handed: Sequence[torch.Tensor] = ()) -> None:
+        """A private loader is about to hand out a batch: so many records, and what it holds of them."""
+        self._followed()
+        self._handed = [t for t in handed if t.dim() and len(t) == rows]
         if self._entered:
             self.tape.clear()
         elif self._due() and rows > 1 and _get_current_dispatch_mode() is None:
@@ -52,10 +53,32 @@ class Mixing:
             self._entered = True
 
     def _due(self) -> bool:
-        return self._steps & (self._steps - 1) == 0 and self.looked < _MOST
+        early = self._steps < _PAIRS and self.carried.pairs < _LOOKS
+        return (self._steps & (self._steps - 1) == 0 or early) and self.looked < _MOST
+
+    def made(self) -> None:
+        """A private step was made: what runs until the next batch may keep something of this one."""
+        if self._entered or _get_current_dispatch_mode() is not None:
+            return
+        tail = self.carried.follow()
+        if tail is not None:
+            self.tape, self._following = tail, True
+            self.tape.__enter__()  # type: ignore[no-untyped-call]
+
+    def _followed(self) -> None:
+        if not self._following:
+            return
+        tail, self.tape, self._following = self.tape, Tape(), False
+        if _get_current_dispatch_mode() is tail:
+            tail.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self.carried.followed()
+        else:
+            tail.paused = True
+            self.carried.keep(None)
 
     def stop(self) -> bool:
         """Take nothing more down; whether something was."""
+        self._followed()
         if not self._entered or _get_current_dispatch_mode() is not self.tape:
             return False
         self.tape.__exit__(None, None, None)  # type: ignore[no-untyped-call]
@@ -79,6 +102,7 @@ class Mixing:
         due = self.stop() and rows is not None and rows > 1
         self._steps += 1
         if not due or rows is None:
+            self.carried.keep(None)
             return
         try:
             own = [t for t in handed if t.dim() and len(t) == rows]
@@ -91,7 +115,21 @@ class Mixing:
             # What cannot be executed again shows nothing, and training goes on.
             self.untestable = str(error) if isinstance(error, Untestable) else type(error).__name__
         finally:
-            self.tape.clear()
+            self._carry(parameters)
+
+    def _carry(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Hold a step against the one before it, and keep it for the next one."""
+        handed, own = self._handed, self._own
+        try:
+            formed = [found for p in parameters if (found := movement.formed(p)) is not None]
+            step = Step(tape=self.tape, parameters=parameters, handed=handed, formed=formed, own=own)
+            complete = len(handed) and len(own) and all(len(t) >= len(own) for t in formed)
+            if complete:
+                self.carried.look(step)
+            self.carried.keep(step if complete and self._due() else None)
+        except Exception:
+            self.carried.keep(None)  # What cannot be copied is not looked at, and training goes on.
+        self.tape, self._handed = Tape(), ()
 
     def _count(
         self, parameters: Sequence[torch.nn.Parameter], handed: Sequence[torch.Tensor], rows: int
@@ -104,8 +142,8 @@ class Mixing:
         total = of_batch = 0
         for j in range(number):
             formed = [part[j] for part in parts if isinstance(part, list)]
-            before = _fingerprint(formed)
-            after = _fingerprint(self._rows(handed, formed, torch.arange(rows).roll(1)))
+            before = movement.fingerprint(formed)
+            after = movement.fingerprint(self._rows(handed, formed, torch.arange(rows).roll(1)))
             moved = (after - before).norm(dim=1) > _ROUNDING * before.norm(dim=1)
             total, of_batch = total + len(before), of_batch + int(moved.sum())
         self._counted.append((total, of_batch if of_batch > rows else rows))
@@ -124,10 +162,10 @@ class Mixing:
         rows: int,
         clip: float | None,
     ) -> None:
-        formed = [found for p in parameters if (found := _formed(p)) is not None]
+        formed = [found for p in parameters if (found := movement.formed(p)) is not None]
         if not formed or not handed or any(len(each) != rows for each in formed):
             raise Untestable("no gradients with a row for each record of the loader's batch")
-        before = _fingerprint(formed)[self._own]
+        before = movement.fingerprint(formed)[self._own]
         tolerance = max(_ROUNDING, 16 * self.tape.coarsest)
         same = self._played(handed, formed, torch.arange(rows))
         if not bool(torch.isfinite(before).all()) or not torch.allclose(same, before, rtol=1e-4, atol=1e-7):
@@ -137,7 +175,7 @@ class Mixing:
             return
         half, stay = torch.arange(rows), max(2, len(self._own) // 2)
         half[self._own[stay:]] = self._own[0]
-        factor = _common_factor(before, self._played(handed, formed, half), stay, tolerance)
+        factor = movement.common_factor(before, self._played(handed, formed, half), stay, tolerance)
         if factor is not None and abs(factor - 1) <= tolerance and together:
             return  # One factor of all gradients, which does not happen to differ for half of the batch.
         if factor is None or abs(factor - 1) <= tolerance or self._wakes(handed, formed, before):
@@ -160,7 +198,7 @@ class Mixing:
         And whether that one and the one that was copied have moved by one factor.
         """
         by_place, rows = self.tape.drew(len(formed[0])), len(formed[0])
-        pairs = _pairs(before)
+        pairs = movement.pairs(before)
         if self.looked >= _LOOKS:
             pairs = [pairs[self.looked % len(pairs)]]  # What happens at every batch was seen by now.
         for i, (kept, copied) in enumerate(pairs):
@@ -168,14 +206,13 @@ class Mixing:
             index[self._own[kept]] = self._own[kept]
             handed, after = self._as_far_as_possible(handed, formed, index)
             self.looked += not i
-            distance = _moved(before, after)
-            if _vanished(before, after, kept) or (
-                not by_place and (_copies_differ(after, tolerance) or _gone(before, after, kept))
-            ):
+            distance = movement.moved(before, after)
+            lost = movement.copies_differ(after, tolerance) or movement.gone(before, after, kept)
+            if movement.vanished(before, after, kept) or (not by_place and lost):
                 distance = 1.0
-            if distance > tolerance and not (by_place and _survives(before, after, tolerance)):
+            if distance > tolerance and not (by_place and movement.survives(before, after, tolerance)):
                 both = torch.tensor([kept, copied])
-                return distance, _common_factor(before[both], after[both], 2, tolerance) is not None
+                return distance, movement.common_factor(before[both], after[both], 2, tolerance) is not None
         return 0.0, False
 
     def _wakes(
@@ -184,10 +221,10 @@ class Mixing:
         """Whether a record without a gradient has one among copies of itself: no divisor does that."""
         norms = before.norm(dim=1)
         asleep, largest = int(norms.argmin()), float(norms.max())
-        if float(norms[asleep]) > _ZERO * largest:
+        if float(norms[asleep]) > movement.ZERO * largest:
             return False
         after = self._played(handed, formed, torch.full((len(formed[0]),), int(self._own[asleep])))
-        return float(after[asleep].norm()) > _SMALL * largest
+        return float(after[asleep].norm()) > movement.SMALL * largest
 
     def _measure(
         self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], rows: int, clip: float
@@ -215,7 +252,7 @@ class Mixing:
         self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], index: torch.Tensor
     ) -> torch.Tensor:
         """Fingerprints of the gradients had the batch been these records of it; of the own ones."""
-        return _fingerprint(self._rows(handed, formed, index))[self._own]
+        return movement.fingerprint(self._rows(handed, formed, index))[self._own]
 
     def _rows(
         self, handed: Sequence[torch.Tensor], formed: Sequence[torch.Tensor], index: torch.Tensor
@@ -260,89 +297,3 @@ class Mixing:
                 meaning="A mean over class weights or tokens divides by those of the batch. Sum, and divide "
                 "by a constant: below the clipping norm a record scales the gradients of others.",
             )
-
-
-def _formed(parameter: torch.nn.Parameter) -> torch.Tensor | None:
-    """What Opacus formed of single records: gradients, or their norms in ghost mode."""
-    found = getattr(parameter, "grad_sample", None)
-    found = found[-1] if isinstance(found, list) and found else found
-    found = getattr(parameter, "_norm_sample", None) if found is None else found
-    return found if isinstance(found, torch.Tensor) else None
-
-
-def _fingerprint(formed: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(b, k) of each record's gradient; some coordinates of each parameter."""
-    return torch.cat([t.detach().flatten(1)[:, :_COORDINATES].double().cpu() if t.dim() > 1
-                      else t.detach()[:, None].double().cpu() for t in formed], dim=1)  # fmt: skip
-
-
-def _pairs(before: torch.Tensor) -> list[tuple[int, int]]:
-    """One record that stays and one that is copied: of the smallest and of the largest gradient first.
-
-    What a rank decides is most likely to be decided otherwise for these. A threshold that the batch sets is
-    below one in the middle among copies of a smaller gradient, and not among copies of a larger one. The ends
-    of the batch are where code that sorts would put the one that stays.
-    """
-    norms = before.norm(dim=1)
-    eligible = norms > _SMALL * norms.max()
-    eligible[[0, -1]] &= len(norms) < _FEW
-    order = norms.where(eligible, torch.inf).argsort()
-    smallest, middle = int(order[0]), int(order[int(eligible.sum()) // 2])
-    pairs = [(smallest, int(norms.argmax())), (middle, int(norms.argmax())), (middle, smallest)]
-    return [(kept, copied) for kept, copied in dict.fromkeys(pairs) if kept != copied] or pairs[:1]
-
-
-def _moved(before: torch.Tensor, after: torch.Tensor) -> float:
-    """How far a gradient is from all that the batch had, over its norm; 0 where each is one of these.
-
-    All records are of the batch, whatever the order in which code puts them.
-    """
-    norms = after.norm(dim=1)
-    used = norms > _ZERO * before.norm(dim=1).max()
-    nearest = torch.cdist(after[used], before).min(dim=1).values
-    return float((nearest / norms[used]).max()) if bool(used.any()) else 0.0
-
-
-def _vanished(before: torch.Tensor, after: torch.Tensor, kept: int) -> bool:
-    """Whether the record that stayed has no gradient any more, though the copies beside it have one each."""
-    norms, largest = after.norm(dim=1), before.norm(dim=1).max()
-    others = torch.arange(len(after)) != kept
-    own_place = 0 < kept < len(after) - 1 and bool((norms[others] > _SMALL * largest).all())
-    return own_place and float(norms[kept]) <= _ZERO * largest < float(before[kept].norm())
-
-
-def _gone(before: torch.Tensor, after: torch.Tensor, kept: int) -> bool:
-    """Whether no record has a gradient any more, though the one that stayed had one."""
-    largest = float(before.norm(dim=1).max())
-    return float(before[kept].norm()) > _SMALL * largest and float(after.norm(dim=1).max()) <= _ZERO * largest
-
-
-def _copies_differ(after: torch.Tensor, tolerance: float) -> bool:
-    """Whether copies of one record have different gradients, where at most one row is of another record."""
-    largest = after.norm(dim=1).max()
-    alike = (torch.cdist(after[:_FEW], after) <= tolerance * largest).sum(dim=1)
-    return int(alike.max()) < len(after) - 1
-
-
-def _survives(before: torch.Tensor, after: torch.Tensor, tolerance: float) -> bool:
-    """Whether any record's gradient is still there: what is drawn by place differs for a row that moved."""
-    norms = before.norm(dim=1)
-    nearest = torch.cdist(before, after).min(dim=1).values
-    return bool((nearest <= tolerance * norms)[norms > 0].any())
-
-
-def _common_factor(before: torch.Tensor, after: torch.Tensor, kept: int, tolerance: float) -> float | None:
-    """By what the gradients of the records that stayed were multiplied, if by one factor all of them."""
-    one, two = before[:kept], after[:kept]
-    norms = one.norm(dim=1)
-    used = norms > _SMALL * norms.max()
-    woken = two[~used].norm(dim=1)
-    one, two, norms = one[used], two[used], norms[used]
-    factors = (one * two).sum(dim=1) / norms**2
-    residual = (two - factors[:, None] * one).norm(dim=1) / norms
-    alike = float((factors.max() - factors.min()) / factors.mean().abs())
-    if bool((woken > 2 * _SMALL * norms.max() * factors.mean().abs()).any()):
-        return None
-    if bool((residual > tolerance).any()) or alike > max(_COMMON, tolerance) or float(factors.mean()) <= 0:
-        return None
-    return float(factors.mean())

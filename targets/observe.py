@@ -116,13 +116,16 @@ class Observation:
         """Keep the line that made the first noisy step of all."""
         self.place = self.place or place
 
-    def engine_made(self, engine: PrivacyEngine, module: Any, optimizer: DPOptimizer, loader: Any) -> None:
+    def engine_made(self, engine: PrivacyEngine, optimizer: DPOptimizer, loader: Any, model: Any) -> None:
         """Write down how the loader that Opacus returned says that it draws its batches."""
         if all(engine is not known for known in self.engines):
             self.engines.append(engine)
         self.books.open(engine.accountant)
         self.dataset_size = len(loader.dataset)
-        self.bypass.made_private(loader.dataset, module)
+        self.bypass.made_private(loader.dataset, model)
+        self.names |= names_of(model)
+        self.models.made(model)
+        self.coupling.mixing.carried.models.append(getattr(model, "_module", model))
         root = root_of(loader._index_sampler)
         self._returned[id(optimizer)] = (root, self.loaders.rule(root, loader.dataset))
 
@@ -197,7 +200,7 @@ class Observation:
 
     def _show(self, rule: Rule, taken: Taken | None, size: int) -> None:
         known = taken is not None and taken.records.size * taken.copies == size
-        batch = Batch(
+        self._drawn = Batch(
             records=taken.records if taken is not None and known else np.zeros(0, dtype=np.int64),
             size=taken.records.size if taken is not None and known else size,
             n_records=rule.n_records,
@@ -206,7 +209,6 @@ class Observation:
             where=rule.where,
             public=rule.public,
         )
-        self._drawn = batch
 
     def _tell(self) -> None:
         """Show the batch of the last step, which was made, to those who look at batches."""
@@ -309,9 +311,7 @@ def observe(
     def observed_make_private(engine: PrivacyEngine, /, *args: Any, **kwargs: Any) -> Any:
         made = make_private(engine, *args, **kwargs)
         optimizer = next(o for o in made if isinstance(o, DPOptimizer))
-        observation.engine_made(engine, made[0], optimizer, made[-1])
-        observation.names |= names_of(made[0])
-        observation.models.made(made[0])
+        observation.engine_made(engine, optimizer, made[-1], made[0])
         if prepare is not None:
             prepare(optimizer)
         return made

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from types import MethodType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from opacus.optimizers import DPOptimizer
-from threadpoolctl import ThreadpoolController
 
 from dpaudit.evidence import Movement
 from dpaudit.matcher import GradientMatcher
@@ -22,10 +19,10 @@ from dpaudit.targets.execution import Executor, clip_of
 from dpaudit.targets.inversion import Models
 from dpaudit.targets.places import caller
 from dpaudit.targets.rows import flatten
+from dpaudit.targets.threads import threads_of_numpy
 
 __all__ = ["Logbook", "OptimizerProbe", "flatten"]
 
-_OWN = ("numpy.libs", "scipy.libs")
 """Where wheels carry a library that nobody else loads."""
 
 
@@ -98,7 +95,7 @@ class OptimizerProbe:
         self.unwatched_from: int | None = None
         self.written = 0
         # A bound method of the optimizer itself: learning-rate schedulers take it apart and bind it anew.
-        optimizer.step = MethodType(lambda _, closure=None: self._step(closure), optimizer)
+        optimizer.step = MethodType(lambda _, closure=None: self._stepped(closure), optimizer)
         optimizer.pre_step = MethodType(lambda _, closure=None: self._pre_step(closure), optimizer)
 
     @property
@@ -208,9 +205,16 @@ class OptimizerProbe:
         if self._executor.stepping:
             returned: float | None = type(self._optimizer).pre_step(self._optimizer, closure)
             return returned
-        return self._step(None, alone=True)
+        return self._stepped(None, alone=True)
 
-    def _step(self, closure: Callable[[], float] | None = None, *, alone: bool = False) -> float | None:
+    def _stepped(self, closure: Callable[[], float] | None, *, alone: bool = False) -> float | None:
+        returned = self._step(closure, alone=alone)
+        coupling = getattr(self._logbook, "coupling", None)
+        if coupling is not None:
+            coupling.stepped()
+        return returned
+
+    def _step(self, closure: Callable[[], float] | None, *, alone: bool) -> float | None:
         """Stand in for `optimizer.step`: observe, insert, execute the real step, report what it released."""
         loss = None
         if closure is not None:
@@ -236,7 +240,7 @@ class OptimizerProbe:
             self._sessions, self.unwatched_from = (), self.index
         self.phase = self._logbook.step_made(optimizer, batch_size)
         try:
-            with _blas().limit(limits=1, user_api="blas"):
+            with threads_of_numpy().limit(limits=1, user_api="blas"):
                 self._attacked_step(loss, alone)
         except StopTraining:
             raise
@@ -335,14 +339,3 @@ def _same(before: torch.Tensor, after: torch.Tensor) -> bool:
     if before.shape != after.shape:
         return True
     return bool(torch.allclose(before.cpu(), after.cpu(), rtol=0.0, atol=0.0, equal_nan=True))
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    """Of numpy's own threads, which spin after each product and slow torch's down.
-
-    A library that torch shares with numpy is left alone: on its threads depends what a step comes to.
-    """
-    every = ThreadpoolController()
-    own = [each.filepath for each in every.lib_controllers if Path(each.filepath).parent.name in _OWN]
-    return every.select(filepath=own)
