@@ -81,8 +81,9 @@ class Bypass:
         self._private[id(optimizer.original_optimizer)] = optimizer
         self._listen(optimizer.original_optimizer)
 
-    def made_private(self, dataset: Any, module: torch.nn.Module) -> None:
+    def made_private(self, dataset: Any, model: Any) -> None:
         """Know a data set and a model that an engine was given: its frozen weights are released, too."""
+        module = getattr(model, "_module", model)
         self._private_data |= self._read(dataset)
         self._frozen |= {id(p): p for p in module.parameters() if not p.requires_grad}
 

@@ -23,8 +23,6 @@ from dpaudit.targets.threads import threads_of_numpy
 
 __all__ = ["Logbook", "OptimizerProbe", "flatten"]
 
-"""Where wheels carry a library that nobody else loads."""
-
 
 class Logbook(Protocol):
     """Where a probe writes down what ran, and who rides along."""

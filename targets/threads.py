@@ -8,6 +8,7 @@ from pathlib import Path
 from threadpoolctl import ThreadpoolController
 
 _OWN = ("numpy.libs", "scipy.libs")
+"""Where wheels carry a library that nobody else loads."""
 
 
 @cache
