@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from opacus.optimizers import DPOptimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from dpaudit.evidence import ADDED, Access, Finding, Note
 from dpaudit.targets.applied import Origin, Release, release_of
 from dpaudit.targets.draws import Loaders
+from dpaudit.targets.leaves import sources
 from dpaudit.targets.standing import Standing
 
 _SOURCES = 64
@@ -306,17 +306,3 @@ def _unprotected(where: str, expected: str, measured: str, remedy: str) -> Findi
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[Any]:
     """Everything that an optimizer updates."""
     return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-def sources(dataset: Any) -> set[int]:
-    """Identities of a data set, of what it is a part of, and of the memory that it reads."""
-    if dataset is None:
-        return set()
-    found = {id(dataset)}
-    if isinstance(dataset, Subset):
-        found |= sources(dataset.dataset)
-    elif isinstance(dataset, ConcatDataset):
-        found |= {source for part in dataset.datasets for source in sources(part)}
-    elif isinstance(dataset, TensorDataset):
-        found |= {tensor.data_ptr() for tensor in dataset.tensors if tensor.numel()}
-    return found

@@ -28,12 +28,14 @@ from dpaudit.targets import remarks
 from dpaudit.targets.books import Books
 from dpaudit.targets.bypass import Bypass
 from dpaudit.targets.coupling import Coupling
-from dpaudit.targets.draws import Loaders, Rule, Taken, root_of
+from dpaudit.targets.draws import Loaders, root_of
 from dpaudit.targets.ghost import Ghost
 from dpaudit.targets.inversion import Models
 from dpaudit.targets.places import names_of
 from dpaudit.targets.planted import Planted
 from dpaudit.targets.probe import OptimizerProbe
+from dpaudit.targets.steps import Step, beside_records, step_of
+from dpaudit.targets.taken import Rule, Taken, batch_of
 from dpaudit.targets.transcript import Transcript
 
 _ACTIVE: ContextVar[Observation | None] = ContextVar("observation", default=None)
@@ -75,7 +77,7 @@ class Observation:
         self.loaders.handed = self.coupling.handed
         self._returned: dict[int, tuple[Any, Rule]] = {}
         self._phases: dict[_Settings, int] = {}
-        self._steps: list[remarks.Step] = []
+        self._steps: list[Step] = []
         self.probes: list[OptimizerProbe] = []
         self._seeds = tuple(seeds)
         self.transcript = transcript
@@ -141,10 +143,8 @@ class Observation:
         self.bypass.private_step(optimizer)
         self.coupling.step_made(optimizer)
         rule = _rule(taken, stated)
-        size = batch_size if batch_size is not None else taken.records.size if taken else None
-        if rule is not None and size is not None:
-            self._show(rule, taken, size)
-        self._steps.append(remarks.step_of(taken, batch_size, root, stated))
+        self._drawn = batch_of(rule, taken, batch_size)
+        self._steps.append(step_of(taken, batch_size, root, stated))
         noise = float(optimizer.noise_multiplier)
         norm = float(np.linalg.norm(np.atleast_1d(np.asarray(optimizer.max_grad_norm, dtype=float))))
         rate, sampler = (rule.sample_rate, rule.sampler) if rule else (1.0, Sampler.UNKNOWN)
@@ -195,25 +195,13 @@ class Observation:
         if transcript.enough:
             raise StopTraining(len(transcript.steps), "enough was seen")
 
-    def _show(self, rule: Rule, taken: Taken | None, size: int) -> None:
-        known = taken is not None and taken.records.size * taken.copies == size
-        batch = Batch(
-            records=taken.records if taken is not None and known else np.zeros(0, dtype=np.int64),
-            size=taken.records.size if taken is not None and known else size,
-            n_records=rule.n_records,
-            sample_rate=rule.sample_rate,
-            period=rule.period,
-            where=rule.where,
-            public=rule.public,
-        )
-        self._drawn = batch
-
     def _tell(self) -> None:
         """Show the batch of the last step, which was made, to those who look at batches."""
         if self._drawn is not None:
+            batch = replace(self._drawn, accounted=self.books.last_rate)
             for session in self._batch_sessions:
-                session.drawn(self._drawn)
-        self._drawn = None
+                session.drawn(batch)
+        self._drawn, self.books.last_rate = None, 0.0
 
     @property
     def ledger(self) -> Ledger:
@@ -270,7 +258,14 @@ class Observation:
 
     def notes(self) -> tuple[Note, ...]:
         """What contradicts no claim by itself but limits what it is worth."""
-        return (*remarks.notes(self), *self.bypass.notes(), *self.coupling.notes(), *remarks.unwatched(self))
+        beside = () if self.coupling.mixing.other_rows else beside_records(self._steps)
+        return (
+            *remarks.notes(self),
+            *self.bypass.notes(),
+            *self.coupling.notes(),
+            *beside,
+            *remarks.unwatched(self),
+        )
 
 
 def _rule(taken: Taken | None, stated: Rule | None) -> Rule | None:
