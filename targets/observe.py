@@ -31,11 +31,12 @@ from dpaudit.targets.coupling import Coupling
 from dpaudit.targets.draws import Loaders, root_of
 from dpaudit.targets.ghost import Ghost
 from dpaudit.targets.inversion import Models
+from dpaudit.targets.leaves import Units
 from dpaudit.targets.places import names_of
 from dpaudit.targets.planted import Planted
 from dpaudit.targets.probe import OptimizerProbe
 from dpaudit.targets.steps import Step, beside_records, step_of
-from dpaudit.targets.taken import Rule, Taken, batch_of
+from dpaudit.targets.taken import Rule, Taken, batch_of, rule_used
 from dpaudit.targets.transcript import Transcript
 
 _ACTIVE: ContextVar[Observation | None] = ContextVar("observation", default=None)
@@ -73,6 +74,7 @@ class Observation:
         plants = [attack for attack in attacks if isinstance(attack, Plants) and attack.planted]
         self.planted = Planted(max((attack.planted for attack in plants), default=0), rng)
         ghost = Ghost(self.planted, lambda index: any(attack.due(index) for attack in plants))
+        self.units = Units()
         self.coupling = Coupling(self.loaders, ghost, self._private, self.optimizers)
         self.loaders.handed = self.coupling.handed
         self._returned: dict[int, tuple[Any, Rule]] = {}
@@ -125,6 +127,7 @@ class Observation:
         self.books.open(engine.accountant)
         self.dataset_size = len(loader.dataset)
         self.bypass.made_private(loader.dataset)
+        self.units.look(loader.dataset)
         root = root_of(loader._index_sampler)
         self._returned[id(optimizer)] = (root, self.loaders.rule(root, loader.dataset))
 
@@ -142,7 +145,7 @@ class Observation:
         self._taken = taken
         self.bypass.private_step(optimizer)
         self.coupling.step_made(optimizer)
-        rule = _rule(taken, stated)
+        rule = rule_used(taken, stated)
         self._drawn = batch_of(rule, taken, batch_size)
         self._steps.append(step_of(taken, batch_size, root, stated))
         noise = float(optimizer.noise_multiplier)
@@ -252,6 +255,7 @@ class Observation:
         return (
             *remarks.findings(self._steps, self.ledger, delta, other_rows=self.coupling.mixing.other_rows),
             *remarks.noise_seeds(self, self._seeds),
+            *self.units.findings(),
             *self.bypass.findings(),
             *self.coupling.findings(),
         )
@@ -266,15 +270,6 @@ class Observation:
             *beside,
             *remarks.unwatched(self),
         )
-
-
-def _rule(taken: Taken | None, stated: Rule | None) -> Rule | None:
-    """How the step's batch was drawn: as the loader says that was iterated, else nobody knows how."""
-    if taken is not None:
-        return taken.rule
-    if stated is None or stated.sampler is Sampler.FULL_BATCH:
-        return stated
-    return replace(stated, sampler=Sampler.UNKNOWN, where="batches of no DataLoader", public="")
 
 
 @contextmanager

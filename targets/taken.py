@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -159,3 +159,12 @@ def batch_of(rule: Rule | None, taken: Taken | None, rows: int | None) -> Batch 
         where=rule.where,
         public=rule.public,
     )
+
+
+def rule_used(taken: Taken | None, stated: Rule | None) -> Rule | None:
+    """How the step's batch was drawn: as the loader says that was iterated, else nobody knows how."""
+    if taken is not None:
+        return taken.rule
+    if stated is None or stated.sampler is Sampler.FULL_BATCH:
+        return stated
+    return replace(stated, sampler=Sampler.UNKNOWN, where="batches of no DataLoader", public="")
