@@ -28,7 +28,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from dpaudit.check import IntArray
 from dpaudit.claim import Sampler
 from dpaudit.targets.collation import Fetched
-from dpaudit.targets.taken import Assembly, Handed, Rule, Taken, sizes
+from dpaudit.targets.taken import Assembly, Handed, Rule, Taken, classes, sizes
 
 _POISSON = (UniformWithReplacementSampler, DistributedUniformWithReplacementSampler)
 _MEMORY = 4096
@@ -54,6 +54,8 @@ class Loaders:
         latest: the data set that the last batch came from.
         last_size: number of rows in it, planted ones included; None before the first.
         last_tensors: what it holds.
+        ended: numbers of the passes that were gone through to the end.
+        training: called when a batch is handed out: whether it is for training.
         passing: called with the sampler, the records and the batch before it is handed out; what it
             returns is.
         handed: called with the sampler afterwards.
@@ -69,6 +71,8 @@ class Loaders:
         self.latest: Any = None
         self.last_size: int | None = None
         self.last_tensors: tuple[torch.Tensor, ...] = ()
+        self.ended: set[int] = set()
+        self.training: Callable[[], bool] = lambda: True
         self.passing: Callable[[Any, IntArray, Any], tuple[IntArray, Any]] | None = None
         self.handed: Callable[[Any], None] | None = None
         self._fetched: Fetched | None = None
@@ -96,6 +100,11 @@ class Loaders:
         others = [handed for handed in since if handed.root is not group[0].root]
         self._last = self._assembly.taken(group, rows, others)
         return self._last
+
+    @property
+    def since(self) -> tuple[Handed, ...]:
+        """The batches since the last step."""
+        return tuple(self._since)
 
     @property
     def waiting(self) -> bool:
@@ -137,8 +146,12 @@ class Loaders:
         @wraps(following)
         def recorded_next(iterator: Any) -> Any:
             self._fetched = None
-            batch = following(iterator)
             current = self._pass(iterator)
+            try:
+                batch = following(iterator)
+            except StopIteration:
+                self.ended.add(current.number)
+                raise
             current.yielded = True
             if current.waiting:
                 # Workers draw ahead: a batch counts when training gets it.
@@ -147,7 +160,8 @@ class Loaders:
                 if self.passing is not None:
                     records, batch = self.passing(handed.root, handed.records, batch)
                     handed = replace(handed, records=records)
-                self._since.append(handed)
+                labels = classes(before, handed.records.size)
+                self._since.append(replace(handed, trained=self.training(), labels=labels))
                 self.last_fetched = handed.root, self._fetched
                 self.latest = iterator._dataset
                 self.last_tensors = _tensors(batch)

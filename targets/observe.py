@@ -32,6 +32,7 @@ from dpaudit.targets.draws import Loaders, root_of
 from dpaudit.targets.ghost import Ghost
 from dpaudit.targets.inversion import Models
 from dpaudit.targets.leaves import Units
+from dpaudit.targets.passed_over import PassedOver
 from dpaudit.targets.places import names_of
 from dpaudit.targets.planted import Planted
 from dpaudit.targets.probe import OptimizerProbe
@@ -75,6 +76,7 @@ class Observation:
         self.planted = Planted(max((attack.planted for attack in plants), default=0), rng)
         ghost = Ghost(self.planted, lambda index: any(attack.due(index) for attack in plants))
         self.units = Units()
+        self.passed_over = PassedOver(self.loaders, self._private)
         self.coupling = Coupling(self.loaders, ghost, self._private, self.optimizers)
         self.loaders.handed = self.coupling.handed
         self._returned: dict[int, tuple[Any, Rule]] = {}
@@ -147,6 +149,7 @@ class Observation:
         self.coupling.step_made(optimizer)
         rule = rule_used(taken, stated)
         self._drawn = batch_of(rule, taken, batch_size)
+        self.passed_over.step_made(taken)
         self._steps.append(step_of(taken, batch_size, root, stated))
         noise = float(optimizer.noise_multiplier)
         norm = float(np.linalg.norm(np.atleast_1d(np.asarray(optimizer.max_grad_norm, dtype=float))))
@@ -255,6 +258,7 @@ class Observation:
         return (
             *remarks.findings(self._steps, self.ledger, delta, other_rows=self.coupling.mixing.other_rows),
             *remarks.noise_seeds(self, self._seeds),
+            *self.passed_over.findings(self._steps),
             *self.units.findings(),
             *self.bypass.findings(),
             *self.coupling.findings(),
@@ -268,6 +272,7 @@ class Observation:
             *self.bypass.notes(),
             *self.coupling.notes(),
             *beside,
+            *self.passed_over.notes(),
             *remarks.unwatched(self),
         )
 
@@ -302,6 +307,7 @@ def observe(
         observation.engine_made(engine, optimizer, made[-1])
         observation.names |= names_of(made[0])
         observation.models.made(made[0])
+        observation.passed_over.made(made[0])
         if prepare is not None:
             prepare(optimizer)
         return made

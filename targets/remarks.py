@@ -16,7 +16,6 @@ from dpaudit.targets.steps import Step, beyond_records
 if TYPE_CHECKING:
     from dpaudit.targets.observe import Observation
 
-_BY_CHANCE = 1e-5
 _FEW = 5
 _OFTEN = 0.1
 _SLACK = 0.02
@@ -69,30 +68,6 @@ def findings(
         )
     elif not other_rows:
         yield from beyond_records(steps)
-    yield from _skips(steps)
-
-
-def _skips(steps: Sequence[Step]) -> Iterator[Finding]:
-    """Batches passed over for their size: by chance they would not be the smallest or largest of all."""
-    used = [step.size for step in steps if step.poisson and step.size is not None]
-    over = [size for step in steps if step.poisson for size in step.passed_over]
-    if not used or not over:
-        return
-    extreme = max(over) < min(used) or min(over) > max(used)
-    chance = 2 / math.comb(len(used) + len(over), len(over)) if extreme else 1.0
-    if chance <= _BY_CHANCE:
-        sizes = f"{min(over)}" if min(over) == max(over) else f"{min(over)} to {max(over)}"
-        yield Finding(
-            check="control flow",
-            where="training loop",
-            expected="one noisy step for each batch that was drawn, whatever its size",
-            measured=f"no step for {len(over)} batches of {sizes} records, and one for each of the "
-            f"{len(used)} with {min(used)} to {max(used)} (p = {chance:.1g})",
-            epsilon=None,
-            remedy="Step on every batch of the private loader, empty and large ones included.",
-            source="ledger",
-            access=Access.LEDGER,
-        )
 
 
 def _finding(*, where: str, expected: str, measured: str, remedy: str) -> Finding:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from dpaudit.check import IntArray
 from dpaudit.claim import Sampler
 from dpaudit.evidence import Batch
 from dpaudit.targets.leaves import sources
 
+_CLASSES = 64
 _NO_RECORDS: IntArray = np.zeros(0, dtype=np.int64)
 
 
@@ -48,6 +50,8 @@ class Handed:
         rule: of the loader.
         number: of the pass.
         dataset: that the numbers refer to.
+        trained: whether a private model was in training mode then, with gradients.
+        labels: how many records of each class it has, where it has a few classes.
     """
 
     records: IntArray
@@ -56,6 +60,13 @@ class Handed:
     rule: Rule
     number: int
     dataset: Any
+    trained: bool = True
+    labels: IntArray = field(default_factory=lambda: _NO_RECORDS)
+
+    @property
+    def content(self) -> IntArray:
+        """Its size and its classes."""
+        return np.concatenate([[self.records.size], self.labels])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +82,8 @@ class Taken:
         beside: rows of batches that loaders over other data handed out.
         private_beside: whether loaders over the same data did, and there are more rows than records.
         passed_over: sizes of batches of the same pass that were handed out before and not used.
+        used: the batches that it was put together of.
+        left: those before them since the last step.
     """
 
     records: IntArray
@@ -81,6 +94,8 @@ class Taken:
     beside: int = 0
     private_beside: bool = False
     passed_over: tuple[int, ...] = ()
+    used: tuple[Handed, ...] = ()
+    left: tuple[Handed, ...] = ()
 
 
 class Assembly:
@@ -112,6 +127,8 @@ class Assembly:
             beside=beside,
             private_beside=private and rows is not None and rows > total + beside,
             passed_over=tuple(handed.records.size for handed in same_pass),
+            used=tuple(used),
+            left=tuple(before),
         )
 
     def _used(self, group: list[Handed], rows: int | None, beside: int) -> tuple[list[Handed], int]:
@@ -131,6 +148,15 @@ class Assembly:
         again = self._more & set(more)
         self._more = again or self._more or set(more)
         return (group[more[min(again)] :] if again else group), 0
+
+
+def classes(tensors: Sequence[torch.Tensor], rows: int) -> IntArray:
+    """How many records of each class a batch has: by its first vector of small whole numbers."""
+    for tensor in tensors:
+        if tensor.dim() == 1 and len(tensor) == rows and not tensor.is_floating_point() and rows:
+            labels = tensor.detach().cpu().numpy().astype(np.int64)
+            return np.bincount(labels) if labels.min() >= 0 and labels.max() < _CLASSES else _NO_RECORDS
+    return _NO_RECORDS
 
 
 def sizes(group: Sequence[Handed]) -> int:
