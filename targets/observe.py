@@ -133,6 +133,12 @@ class Observation:
         root = root_of(loader._index_sampler)
         self._returned[id(optimizer)] = (root, self.loaders.rule(root, loader.dataset))
 
+    def model_made(self, model: torch.nn.Module) -> None:
+        """Know a private model and the names of its parameters."""
+        self.names |= names_of(model)
+        self.models.made(model)
+        self.passed_over.made(model)
+
     def optimizer_made(self, optimizer: DPOptimizer) -> None:
         """Take its steps down from now on."""
         self.optimizers.append(optimizer)
@@ -305,9 +311,7 @@ def observe(
         made = make_private(engine, *args, **kwargs)
         optimizer = next(o for o in made if isinstance(o, DPOptimizer))
         observation.engine_made(engine, optimizer, made[-1])
-        observation.names |= names_of(made[0])
-        observation.models.made(made[0])
-        observation.passed_over.made(made[0])
+        observation.model_made(made[0])
         if prepare is not None:
             prepare(optimizer)
         return made
