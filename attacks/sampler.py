@@ -72,4 +72,5 @@ def _draws(batches: list[Batch], *, known: bool) -> Draws:
         period=first.period,
         where=first.where,
         public=first.public,
+        accounted=float(np.mean([batch.accounted or batch.sample_rate for batch in batches])),
     )

@@ -35,6 +35,7 @@ class Batch:
         period: steps in one pass over the data; 0 where unknown.
         where: the loader, in words.
         public: why the batch is known to anybody; else empty.
+        accounted: rate that an accountant was told of for this step; 0 where it was told of none.
     """
 
     records: IntArray
@@ -44,6 +45,7 @@ class Batch:
     period: int
     where: str
     public: str = ""
+    accounted: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +212,7 @@ class Draws:
         period: steps in one pass of the loader over its data; 0 where unknown.
         where: the loader, in words.
         public: why anybody can know the batches, such as "a generator seeded with 7"; else empty.
+        accounted: mean rate that the accountants were told of; 0 where they were told of none.
     """
 
     records: IntArray
@@ -219,6 +222,12 @@ class Draws:
     period: int = 0
     where: str = "data loader"
     public: str = ""
+    accounted: float = 0.0
+
+    @property
+    def promised(self) -> float:
+        """The rate that a record may have: what the loader says, or more where more was accounted."""
+        return min(max(self.sample_rate, self.accounted), 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -268,16 +268,22 @@ def _refuted(
     rejecting = [e for e in estimates if adjusted.get(measure.label(e), 1.0) <= alpha]
     if not rejecting:
         return None
-    strongest = max(rejecting, key=lambda e: e.epsilon_lower or 0.0)
-    name, p = measure.label(strongest), adjusted[measure.label(strongest)]
+    strongest = max(rejecting, key=lambda e: (_exceeds(e), e.epsilon_lower or 0.0))
+    name, claimed = measure.label(strongest), _number(strongest.claimed_epsilon)
+    words = f"contradicts what the claim of {claimed} rests on, without a bound above it"
+    if _exceeds(strongest):
+        words = f"puts epsilon at {_bound(strongest.epsilon_lower)} or more where {claimed} is claimed"
     return Verdict(
         status=Status.REFUTED,
-        reason=f"{name} puts epsilon at {_bound(strongest.epsilon_lower)} or more where "
-        f"{_number(strongest.claimed_epsilon)} is claimed "
-        f"({strongest.adjacency}, adjusted p {told(p)}).",
+        reason=f"{name} {words} ({strongest.adjacency}, adjusted p {told(adjusted[name])}).",
         epsilon_lower=best,
         decided_by=strongest.source,
     )
+
+
+def _exceeds(estimate: Estimate) -> bool:
+    lower, claimed = estimate.epsilon_lower, estimate.claimed_epsilon
+    return lower is not None and claimed is not None and lower > claimed
 
 
 def _best(claim: Claim, estimates: Sequence[Estimate], findings: Sequence[Finding]) -> float | None:

@@ -26,13 +26,18 @@ History = list[tuple[float, float, int]]
 
 
 class Books:
-    """Every accountant that was given a step or belongs to an engine, in the order of appearance."""
+    """Every accountant that was given a step or belongs to an engine, in the order of appearance.
+
+    Attributes:
+        last_rate: the sampling rate that one was told of last; 0 if none was.
+    """
 
     def __init__(self) -> None:
         self._accountants: list[IAccountant] = []
         self._before: dict[int, History] = {}
         self._asked: list[float] = []
         self._asking = 0
+        self.last_rate = 0.0
         self._answers: dict[tuple[int, tuple[tuple[float, float, int], ...], float], float] = {}
 
     def open(self, accountant: IAccountant) -> None:
@@ -62,7 +67,9 @@ class Books:
             def observed(accountant: IAccountant, /, *args: Any, **kwargs: Any) -> Any:
                 self.open(accountant)
                 self._before.setdefault(id(accountant), list(accountant.history))
-                return step(accountant, *args, **kwargs)
+                result = step(accountant, *args, **kwargs)
+                self.last_rate = float(accountant.history[-1][1]) if accountant.history else 0.0
+                return result
 
             return observed
 

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from dpaudit.evidence import ADDED, UNKNOWN, Access, Finding, Note
 from dpaudit.targets.applied import Origin, Release, release_of
 from dpaudit.targets.draws import Loaders
-from dpaudit.targets.sources import Source, share, sources
+from dpaudit.targets.sources import Reader, Source, share
 from dpaudit.targets.standing import Standing
 
 _SOURCES = 256
@@ -60,7 +60,7 @@ class Bypass:
         self._private: dict[int, DPOptimizer] = {}
         self._announced: dict[int, int] = {}
         self._private_data: _Data = {}
-        self._kept: dict[int, tuple[Any, tuple[Source, ...]]] = {}
+        self._reader = Reader()
         self._frozen: dict[int, Any] = {}
         self._reached: dict[int, int] = {}
         self._heard: dict[int, Any] = {}
@@ -221,14 +221,9 @@ class Bypass:
             plain.data |= self._read(self._loaders.latest)
 
     def _read(self, dataset: Any) -> _Data:
-        """What a data set reads; nothing where there is none, or were too many before."""
-        key = id(dataset)
-        if key not in self._kept:
-            if dataset is None or len(self._kept) >= _SOURCES:
-                return {}
-            # Identities are only worth something while their owners live.
-            self._kept[key] = dataset, sources(dataset)
-        return {key: self._kept[key][1]}
+        """What a data set reads, by the data set; nothing where that is not known."""
+        found = self._reader.of(dataset)
+        return {id(dataset): found} if found else {}
 
     def shared(self) -> bool:
         """Whether another optimizer updates private weights, too."""

@@ -28,6 +28,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from dpaudit.check import IntArray
 from dpaudit.claim import Sampler
 from dpaudit.targets.collation import Fetched
+from dpaudit.targets.taken import Assembly, Handed, Rule, Taken, classes, sizes
 
 _POISSON = (UniformWithReplacementSampler, DistributedUniformWithReplacementSampler)
 _MEMORY = 4096
@@ -37,61 +38,13 @@ _NESTED = (list, tuple, Mapping)
 _NO_RECORDS: IntArray = np.zeros(0, dtype=np.int64)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """How a loader says that it draws.
-
-    Attributes:
-        sampler: the kind.
-        sample_rate: with which a record enters a batch.
-        n_records: how many there are.
-        period: batches in one pass.
-        where: in words.
-        public: why its draws are known to anybody, else empty.
-    """
-
-    sampler: Sampler
-    sample_rate: float
-    n_records: int
-    period: int
-    where: str
-    public: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """The batch of one step.
-
-    Attributes:
-        records: their numbers; empty where the batch cannot be told.
-        rule: of the loader.
-        root: the loader's own sampler.
-        copies: gradient rows per record, where that is a whole number.
-        passed_over: sizes of batches of the same pass that were handed out before and not used.
-    """
-
-    records: IntArray
-    rule: Rule
-    root: Any
-    copies: int = 1
-    passed_over: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Handed:
-    records: IntArray
-    root: Any
-    rule: Rule
-    number: int
-
-
 @dataclass(slots=True, kw_only=True)
 class _Pass:
     """One pass of an iterator over its data: what it has drawn and not yet handed out."""
 
     number: int
     yielded: bool = False
-    waiting: deque[_Handed] = field(default_factory=deque)
+    waiting: deque[Handed] = field(default_factory=deque)
 
 
 class Loaders:
@@ -101,6 +54,8 @@ class Loaders:
         latest: the data set that the last batch came from.
         last_size: number of rows in it, planted ones included; None before the first.
         last_tensors: what it holds.
+        ended: numbers of the passes that were gone through to the end.
+        training: called when a batch is handed out: whether it is for training.
         passing: called with the sampler, the records and the batch before it is handed out; what it
             returns is.
         handed: called with the sampler afterwards.
@@ -109,12 +64,15 @@ class Loaders:
 
     def __init__(self, seeds: Sequence[int] = ()):
         self._secret = frozenset(seeds)
-        self._since: deque[_Handed] = deque(maxlen=_MEMORY)
+        self._since: deque[Handed] = deque(maxlen=_MEMORY)
         self._last: Taken | None = None
+        self._assembly = Assembly()
         self._passes = count()
         self.latest: Any = None
         self.last_size: int | None = None
         self.last_tensors: tuple[torch.Tensor, ...] = ()
+        self.ended: set[int] = set()
+        self.training: Callable[[], bool] = lambda: True
         self.passing: Callable[[Any, IntArray, Any], tuple[IntArray, Any]] | None = None
         self.handed: Callable[[Any], None] | None = None
         self._fetched: Fetched | None = None
@@ -130,16 +88,23 @@ class Loaders:
         Returns:
             The last batch again where none was handed out since; None where no loader is known.
         """
-        groups: dict[int, list[_Handed]] = {}
-        for handed in self._since:
+        since, groups = tuple(self._since), dict[int, list[Handed]]()
+        for handed in since:
             groups.setdefault(id(handed.root), []).append(handed)
         self._since.clear()
         if not groups:
             return self._last
         ordered = sorted(groups.values(), key=lambda group: any(group[0].root is root for root in returned))
-        fitting = [group for group in ordered if _sizes(group) == rows]
-        self._last = _assembled((fitting or ordered)[-1], rows)
+        fitting = [group for group in ordered if sizes(group) == rows]
+        group = (fitting or ordered)[-1]
+        others = [handed for handed in since if handed.root is not group[0].root]
+        self._last = self._assembly.taken(group, rows, others)
         return self._last
+
+    @property
+    def since(self) -> tuple[Handed, ...]:
+        """The batches since the last step."""
+        return tuple(self._since)
 
     @property
     def waiting(self) -> bool:
@@ -181,8 +146,12 @@ class Loaders:
         @wraps(following)
         def recorded_next(iterator: Any) -> Any:
             self._fetched = None
-            batch = following(iterator)
             current = self._pass(iterator)
+            try:
+                batch = following(iterator)
+            except StopIteration:
+                self.ended.add(current.number)
+                raise
             current.yielded = True
             if current.waiting:
                 # Workers draw ahead: a batch counts when training gets it.
@@ -191,7 +160,8 @@ class Loaders:
                 if self.passing is not None:
                     records, batch = self.passing(handed.root, handed.records, batch)
                     handed = replace(handed, records=records)
-                self._since.append(handed)
+                labels = classes(before, handed.records.size)
+                self._since.append(replace(handed, trained=self.training(), labels=labels))
                 self.last_fetched = handed.root, self._fetched
                 self.latest = iterator._dataset
                 self.last_tensors = _tensors(batch)
@@ -212,13 +182,15 @@ class Loaders:
             # Persistent workers start the next pass with the same iterator.
             current.waiting.clear()
             current.number, current.yielded = next(self._passes), False
-        root = root_of(sampler)
+        root, records = root_of(sampler), _numbers(index)
         current.waiting.append(
-            _Handed(
-                records=_numbers(index),
+            Handed(
+                records=records,
+                counted=bool(records.size) or not _length(index),
                 root=root,
                 rule=self.rule(root, iterator._dataset),
                 number=current.number,
+                dataset=iterator._dataset,
             )
         )
 
@@ -291,30 +263,6 @@ def _public(generator: Any, secret: frozenset[int]) -> str:
         return ""
     words = "that was never seeded" if seed == _DEFAULT_SEED else f"seeded with {seed}"
     return f"a generator {words}: every run draws the same batches"
-
-
-def _assembled(group: list[_Handed], rows: int | None) -> Taken:
-    """Of the batches of one loader, those that the step's gradients are of: the last so many."""
-    used = group
-    # The fewest that will do: an empty batch before them is one that no step was made on.
-    for start in reversed(range(len(group))):
-        if _sizes(group[start:]) == rows:
-            used = group[start:]
-            break
-    total, before = _sizes(used), group[: len(group) - len(used)]
-    same_pass = [handed for handed in before if handed.number == used[-1].number]
-    rule = used[0].rule
-    return Taken(
-        records=np.concatenate([handed.records for handed in used]) if used else _NO_RECORDS,
-        rule=rule,
-        root=used[-1].root,
-        copies=rows // total if rows and total and rows % total == 0 else 1,
-        passed_over=tuple(handed.records.size for handed in same_pass),
-    )
-
-
-def _sizes(group: Sequence[_Handed]) -> int:
-    return sum(handed.records.size for handed in group)
 
 
 def _tensors(batch: Any) -> tuple[torch.Tensor, ...]:

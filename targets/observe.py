@@ -28,12 +28,16 @@ from dpaudit.targets import remarks
 from dpaudit.targets.books import Books
 from dpaudit.targets.bypass import Bypass
 from dpaudit.targets.coupling import Coupling
-from dpaudit.targets.draws import Loaders, Rule, Taken, root_of
+from dpaudit.targets.draws import Loaders, root_of
 from dpaudit.targets.ghost import Ghost
 from dpaudit.targets.inversion import Models
+from dpaudit.targets.leaves import Units
+from dpaudit.targets.passed_over import PassedOver
 from dpaudit.targets.places import names_of
 from dpaudit.targets.planted import Planted
 from dpaudit.targets.probe import OptimizerProbe
+from dpaudit.targets.steps import Step, beside_records, step_of
+from dpaudit.targets.taken import Rule, Taken, batch_of, rule_used
 from dpaudit.targets.transcript import Transcript
 
 _ACTIVE: ContextVar[Observation | None] = ContextVar("observation", default=None)
@@ -71,11 +75,13 @@ class Observation:
         plants = [attack for attack in attacks if isinstance(attack, Plants) and attack.planted]
         self.planted = Planted(max((attack.planted for attack in plants), default=0), rng)
         ghost = Ghost(self.planted, lambda index: any(attack.due(index) for attack in plants))
+        self.units = Units()
+        self.passed_over = PassedOver(self.loaders, self._private)
         self.coupling = Coupling(self.loaders, ghost, self._private, self.optimizers)
         self.loaders.handed = self.coupling.handed
         self._returned: dict[int, tuple[Any, Rule]] = {}
         self._phases: dict[_Settings, int] = {}
-        self._steps: list[remarks.Step] = []
+        self._steps: list[Step] = []
         self.probes: list[OptimizerProbe] = []
         self._seeds = tuple(seeds)
         self.transcript = transcript
@@ -123,11 +129,18 @@ class Observation:
         self.books.open(engine.accountant)
         self.dataset_size = len(loader.dataset)
         self.bypass.made_private(loader.dataset, model)
-        self.names |= names_of(model)
-        self.models.made(model)
-        self.coupling.mixing.carried.models.append(getattr(model, "_module", model))
+        self.units.look(loader.dataset)
+        self.model_made(model)
         root = root_of(loader._index_sampler)
         self._returned[id(optimizer)] = (root, self.loaders.rule(root, loader.dataset))
+
+    def model_made(self, model: Any) -> None:
+        """Know a private model and the names of its parameters."""
+        self.names |= names_of(model)
+        self.models.made(model)
+        inner = getattr(model, "_module", model)
+        self.passed_over.made(inner)
+        self.coupling.mixing.carried.models.append(inner)
 
     def optimizer_made(self, optimizer: DPOptimizer) -> None:
         """Take its steps down from now on."""
@@ -139,20 +152,17 @@ class Observation:
         """Enter one noisy step into the ledger and return the index of its phase."""
         self._tell()
         root, stated = self._returned.get(id(optimizer), (None, None))
-        taken = self.loaders.taken(batch_size, [known for known, _ in self._returned.values()])
-        self._taken = taken
+        self._taken = taken = self.loaders.taken(batch_size, [known for known, _ in self._returned.values()])
         self.bypass.private_step(optimizer)
         self.coupling.step_made(optimizer)
-        rule = _rule(taken, stated)
-        size = batch_size if batch_size is not None else taken.records.size if taken else None
-        if rule is not None and size is not None:
-            self._show(rule, taken, size)
-        self._steps.append(remarks.step_of(taken, batch_size, root, stated))
+        rule = rule_used(taken, stated)
+        self._drawn = batch_of(rule, taken, batch_size)
+        self.passed_over.step_made(taken)
+        self._steps.append(step_of(taken, batch_size, root, stated))
         noise = float(optimizer.noise_multiplier)
         norm = float(np.linalg.norm(np.atleast_1d(np.asarray(optimizer.max_grad_norm, dtype=float))))
-        rate, sampler = (rule.sample_rate, rule.sampler) if rule else (1.0, Sampler.UNKNOWN)
-        self._rate = rate
-        settings = (noise, rate, norm, sampler)
+        self._rate, sampler = (rule.sample_rate, rule.sampler) if rule else (1.0, Sampler.UNKNOWN)
+        settings = (noise, self._rate, norm, sampler)
         self._phases[settings] = self._phases.get(settings, 0) + 1
         return list(self._phases).index(settings)
 
@@ -198,24 +208,13 @@ class Observation:
         if transcript.enough:
             raise StopTraining(len(transcript.steps), "enough was seen")
 
-    def _show(self, rule: Rule, taken: Taken | None, size: int) -> None:
-        known = taken is not None and taken.records.size * taken.copies == size
-        self._drawn = Batch(
-            records=taken.records if taken is not None and known else np.zeros(0, dtype=np.int64),
-            size=taken.records.size if taken is not None and known else size,
-            n_records=rule.n_records,
-            sample_rate=rule.sample_rate,
-            period=rule.period,
-            where=rule.where,
-            public=rule.public,
-        )
-
     def _tell(self) -> None:
         """Show the batch of the last step, which was made, to those who look at batches."""
         if self._drawn is not None:
+            batch = replace(self._drawn, accounted=self.books.last_rate)
             for session in self._batch_sessions:
-                session.drawn(self._drawn)
-        self._drawn = None
+                session.drawn(batch)
+        self._drawn, self.books.last_rate = None, 0.0
 
     @property
     def ledger(self) -> Ledger:
@@ -266,22 +265,23 @@ class Observation:
         return (
             *remarks.findings(self._steps, self.ledger, delta, other_rows=self.coupling.mixing.other_rows),
             *remarks.noise_seeds(self, self._seeds),
+            *self.passed_over.findings(self._steps),
+            *self.units.findings(),
             *self.bypass.findings(),
             *self.coupling.findings(),
         )
 
     def notes(self) -> tuple[Note, ...]:
         """What contradicts no claim by itself but limits what it is worth."""
-        return (*remarks.notes(self), *self.bypass.notes(), *self.coupling.notes(), *remarks.unwatched(self))
-
-
-def _rule(taken: Taken | None, stated: Rule | None) -> Rule | None:
-    """How the step's batch was drawn: as the loader says that was iterated, else nobody knows how."""
-    if taken is not None:
-        return taken.rule
-    if stated is None or stated.sampler is Sampler.FULL_BATCH:
-        return stated
-    return replace(stated, sampler=Sampler.UNKNOWN, where="batches of no DataLoader", public="")
+        beside = () if self.coupling.mixing.other_rows else beside_records(self._steps)
+        return (
+            *remarks.notes(self),
+            *self.bypass.notes(),
+            *self.coupling.notes(),
+            *beside,
+            *self.passed_over.notes(),
+            *remarks.unwatched(self),
+        )
 
 
 @contextmanager

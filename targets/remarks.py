@@ -4,74 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from dpaudit.accounting import pld_epsilon
 from dpaudit.claim import Ledger, Sampler
 from dpaudit.evidence import WRITTEN, Access, Finding, Note
 from dpaudit.stats.composition import scaled
-from dpaudit.targets.draws import Rule, Taken, typed_seed
+from dpaudit.targets.draws import typed_seed
+from dpaudit.targets.steps import Step, beyond_records
 
 if TYPE_CHECKING:
     from dpaudit.targets.observe import Observation
 
-_BY_CHANCE = 1e-5
 _FEW = 5
 _OFTEN = 0.1
 _SLACK = 0.02
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One noisy step, as far as its batch is known.
-
-    Attributes:
-        size: records in the batch; None where unknown.
-        rows: gradient rows of the step; None where none are formed.
-        copies: rows per record, where that is a whole number.
-        double: whether a record is in the batch twice.
-        loader: in words.
-        poisson: whether the loader draws by Poisson sampling, as far as it says.
-        elsewhere: whether the batch is of another loader than the Poisson one that Opacus returned.
-        passed_over: sizes of batches of the same pass that were handed out and not used.
-    """
-
-    size: int | None
-    rows: int | None
-    copies: int = 1
-    double: bool = False
-    loader: str = ""
-    poisson: bool = False
-    elsewhere: bool = False
-    passed_over: tuple[int, ...] = ()
-
-
-def step_of(taken: Taken | None, rows: int | None, root: object, stated: Rule | None) -> Step:
-    """Keep of a batch what is needed later.
-
-    Args:
-        taken: the batch; None where no loader handed one out.
-        rows: per-record gradients of the step.
-        root: sampler of the loader that Opacus returned for this optimizer.
-        stated: how that one draws.
-    """
-    if taken is None:
-        return Step(size=None, rows=rows)
-    poisson = taken.rule.sampler is Sampler.POISSON
-    promised = stated is not None and stated.sampler is Sampler.POISSON
-    return Step(
-        size=int(taken.records.size),
-        rows=rows,
-        copies=taken.copies,
-        double=bool(np.unique(taken.records).size < taken.records.size),
-        loader=taken.rule.where,
-        poisson=poisson,
-        elsewhere=promised and not poisson and taken.root is not root,
-        passed_over=taken.passed_over,
-    )
 
 
 def findings(
@@ -119,30 +66,8 @@ def findings(
             source="ledger",
             access=Access.LEDGER,
         )
-    yield from _skips(steps)
-
-
-def _skips(steps: Sequence[Step]) -> Iterator[Finding]:
-    """Batches passed over for their size: by chance they would not be the smallest or largest of all."""
-    used = [step.size for step in steps if step.poisson and step.size is not None]
-    over = [size for step in steps if step.poisson for size in step.passed_over]
-    if not used or not over:
-        return
-    extreme = max(over) < min(used) or min(over) > max(used)
-    chance = 2 / math.comb(len(used) + len(over), len(over)) if extreme else 1.0
-    if chance <= _BY_CHANCE:
-        sizes = f"{min(over)}" if min(over) == max(over) else f"{min(over)} to {max(over)}"
-        yield Finding(
-            check="control flow",
-            where="training loop",
-            expected="one noisy step for each batch that was drawn, whatever its size",
-            measured=f"no step for {len(over)} batches of {sizes} records, and one for each of the "
-            f"{len(used)} with {min(used)} to {max(used)} (p = {chance:.1g})",
-            epsilon=None,
-            remedy="Step on every batch of the private loader, empty and large ones included.",
-            source="ledger",
-            access=Access.LEDGER,
-        )
+    elif not other_rows:
+        yield from beyond_records(steps)
 
 
 def _finding(*, where: str, expected: str, measured: str, remedy: str) -> Finding:

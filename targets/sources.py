@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from dpaudit.check import IntArray
 
 _LOOKED_AT = 256
+_MOST = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +40,22 @@ class Source:
             some, whole = (self, other) if other.rows is None else (other, self)
             return some.rows is None or not whole.size or bool((some.rows < whole.size).any())
         return bool(np.intersect1d(self.rows, other.rows).size)
+
+
+class Reader:
+    """Reads each data set once, and keeps it: its identity is only worth something while it lives."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Any, tuple[Source, ...]]] = {}
+
+    def of(self, dataset: Any) -> tuple[Source, ...]:
+        """What it reads; nothing where there is none, or were too many before."""
+        key = id(dataset)
+        if key not in self._kept:
+            if dataset is None or len(self._kept) >= _MOST:
+                return ()
+            self._kept[key] = dataset, sources(dataset)
+        return self._kept[key][1]
 
 
 def sources(dataset: Any) -> tuple[Source, ...]:

@@ -76,8 +76,11 @@ def sampler(evidence: Sampling, family: Family, ledger: Ledger, *, alpha: float)
     level = alpha / max(sum(len(each) for _, each in tested), 1)
     top = unamplified(ledger, family.delta, family.adjacency) if ledger else 0.0
     relevant = family.claimed_epsilon is not None and top > family.claimed_epsilon
-    p = min((test.p_value for _, each in tested for test in each), default=1.0) * alpha / level
-    bounds = [r.epsilon for r in rejections(evidence, ledger, family, alpha=alpha) if r.epsilon is not None]
+    rejected = tuple(rejections(evidence, ledger, family, alpha=alpha))
+    bounds = [each.epsilon for each in rejected if each.epsilon is not None]
+    within = [each.draws for each in rejected if _within(each, family)]
+    against = [test.p_value for draws, each in tested for test in each if all(draws is not w for w in within)]
+    p = min(against, default=1.0) * alpha / level
     n = sum(int(draws.sizes.size) for draws in evidence.draws)
     rates = [sampling.detectable_rate(draws, level) for draws in evidence.draws if draws.sizes.size]
     return Estimate(
@@ -103,7 +106,7 @@ def _method(evidence: Sampling, level: float) -> str:
     if not used:
         return "inclusion tests"
     worst = max(used, key=lambda draws: draws.sizes.size)
-    rate = sampling.detectable_rate(worst, level) / worst.sample_rate
+    rate = sampling.detectable_rate(worst, level) / worst.promised
     sizes, records = sampling.detectable_spread(worst, level)
     return (
         f"inclusion tests; would notice a rate {rate:.3g} times the stated one, and variances of batch sizes "
@@ -157,7 +160,7 @@ def findings(evidence: Sampling, family: Family, ledger: Ledger, *, alpha: float
         return
     for rejected in rejections(evidence, ledger, family, alpha=alpha):
         test, draws = rejected.test, rejected.draws
-        if rejected.epsilon is not None and rejected.epsilon <= claimed:
+        if _within(rejected, family):
             continue
         measured = f"{test.measured} (p {told(test.p_value)})" if test else draws.public
         if rejected.others:
@@ -172,6 +175,12 @@ def findings(evidence: Sampling, family: Family, ledger: Ledger, *, alpha: float
             source=evidence.source,
             access=evidence.access,
         )
+
+
+def _within(rejected: Rejected, family: Family) -> bool:
+    """Whether the claim covers what follows: it is not contradicted then, whatever the loader says."""
+    claimed = family.claimed_epsilon
+    return claimed is not None and rejected.epsilon is not None and rejected.epsilon <= claimed
 
 
 def _consequence(
@@ -196,7 +205,10 @@ def _consequence(
         rate = sampling.rate_interval(draws, 2 * level)[0]
         more = _with(ledger, draws, _rate_at_least(rate))
         remedy = "Tell the accountant the rate at which records really enter batches."
-        return epsilon_lower(more, delta, adjacency, coarsest=_COARSE), remedy
+        epsilon = epsilon_lower(more, delta, adjacency, coarsest=_COARSE)
+        # A claim that covers the rate does not cover batches that are no Poisson batches of any rate.
+        covered = family.claimed_epsilon is not None and epsilon <= family.claimed_epsilon
+        return None if covered and failed != {sampling.RATE} else epsilon, remedy
     return None, _POISSON_REMEDY
 
 

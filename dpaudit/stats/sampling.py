@@ -83,7 +83,7 @@ def rate_interval(draws: Draws, error: float) -> tuple[float, float]:
 def detectable_rate(draws: Draws, error: float) -> float:
     """Smallest true rate that the test of the rate at level `error` rejects nine times in ten."""
     trials = _trials(draws)
-    critical = float(binom.isf(error, trials, draws.sample_rate)) + 1
+    critical = float(binom.isf(error, trials, draws.promised)) + 1
     # P(Binomial(n, p) >= k) = 0.9 at the 0.9 quantile of Beta(k, n - k + 1).
     return float(betaincinv(critical, max(trials - critical + 1, 1e-9), 0.9))
 
@@ -103,13 +103,16 @@ def _trials(draws: Draws) -> int:
 
 
 def _rate(draws: Draws) -> Tested:
-    """Exact binomial test of "no more often than q". Too seldom costs no privacy and is not accused."""
+    """Exact binomial test of "no more often than q". Too seldom costs no privacy and is not accused.
+
+    Where q differs from step to step, the tail at the mean of q bounds that of the sum (Hoeffding 1956).
+    """
     total, trials = int(draws.sizes.sum()), _trials(draws)
-    p = float(binomial.tail(float(total), float(trials), draws.sample_rate)) if trials else 1.0
+    p = float(binomial.tail(float(total), float(trials), draws.promised)) if trials else 1.0
     return Tested(
         name=RATE,
         p_value=p,
-        expected=f"a record in each batch with probability at most {draws.sample_rate:.5g}",
+        expected=f"a record in each batch with probability at most {draws.promised:.5g}",
         measured=f"{total / max(trials, 1):.5g} ({total} of {trials})",
     )
 

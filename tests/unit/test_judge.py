@@ -231,3 +231,12 @@ def test_a_finding_names_the_line_that_makes_the_steps() -> None:
     judged = judge_audit(plan(), {"own": {0: known}, "plain": {0: LEAKING}}, trials())
     assert judged.targets[0].findings[0].where.endswith("steps of train.py:33")
     assert "train.py:33" in judged.targets[0].verdict.reason
+
+
+def test_a_refutation_names_a_bound_only_where_it_exceeds_the_claim() -> None:
+    said = verdict(CLAIM, [estimate(2.0, 0.001)], [], {"a": 1.0}, 0.05, 0)
+    assert said.status == "REFUTED" and "contradicts what the claim of 2.78 rests on" in said.reason
+    both = [estimate(3.0, 0.001), replace(estimate(4.0, 0.001, source="b"), claimed_epsilon=5.0)]
+    assert (
+        "a puts epsilon at 3 or more where 2.78" in verdict(CLAIM, both, [], {"a": 1, "b": 1}, 0.05, 0).reason
+    )

@@ -1,6 +1,7 @@
 """Faults of the sampler are found, Poisson batches are not accused, and p-values keep their level."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,3 +86,23 @@ def test_p_values_keep_their_level(n: int, rate: float, steps: int) -> None:
     print({name: count / runs for name, count in found.items()}, "attained at", level)
     # At most 2 % each: 7 of 60 has probability below 1e-3.
     assert max(found.values()) < 7
+
+
+def test_the_rate_is_tested_against_what_was_accounted() -> None:
+    seen = draws(poisson(np.random.default_rng(5), 1.3 * RATE))
+    accounted = Sampling(draws=(replace(seen, accounted=2 * RATE),))
+    assert sampler.sampler(Sampling(draws=(seen,)), FAMILY, LEDGER, alpha=1e-3).p_value < 1e-6
+    assert sampler.sampler(accounted, FAMILY, LEDGER, alpha=1e-3).p_value > 1e-3
+    assert not list(sampler.findings(accounted, FAMILY, LEDGER, alpha=1e-3))
+
+
+def test_no_test_rejects_a_claim_that_covers_the_rate_that_was_found() -> None:
+    evidence = Sampling(draws=(draws(poisson(np.random.default_rng(6), 1.3 * RATE)),))
+    family = family_for(replace(CLAIM, epsilon=1.7 * CLAIM.epsilon))
+    estimate = sampler.sampler(evidence, family, LEDGER, alpha=1e-3)
+    assert 0 < estimate.epsilon_lower < family.claimed_epsilon and estimate.p_value == 1.0
+    # But siblings at that rate are no Poisson batches of any rate.
+    rng = np.random.default_rng(7)
+    twice = [np.concatenate([half, half + N // 2]) for half in poisson(rng, 1.3 * RATE, n=N // 2)]
+    found = list(sampler.findings(Sampling(draws=(draws(twice),)), family, LEDGER, alpha=1e-3))
+    assert [each.epsilon for each in found] == [None]
