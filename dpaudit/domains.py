@@ -50,6 +50,17 @@ class Domain:
     summary: str
 
 
+def drawn_by(
+    strategy: SearchStrategy[Any], *, adjacency: Adjacency | None = None, inside: bool = False
+) -> Domain:
+    """The domain of whatever a strategy of the user's own draws; other arguments as for `parse`."""
+    text = repr(strategy)
+    built = _drawn_by(strategy, text, Wanted(adjacency=adjacency, inside=inside))
+    return Domain(
+        text=text, adjacency=built.adjacency, pairs=built.pairs, patterns=(), summary="pairs of a strategy"
+    )
+
+
 def parse(
     text: str, *, adjacency: Adjacency | None = None, inside: bool = False, path: Path | None = None
 ) -> Domain:
@@ -207,6 +218,10 @@ def _own(text: str, wanted: Wanted, path: Path | None) -> Built:
             f"Expected {text} to be a Hypothesis strategy of neighbours, found {type(found).__name__}. "
             "Write it with dpaudit.strategies.neighbouring, or draw 2-tuples."
         )
+    return _drawn_by(found, text, wanted)
+
+
+def _drawn_by(strategy: SearchStrategy[Any], text: str, wanted: Wanted) -> Built:
     adjacency = wanted.adjacency or Adjacency.ADD_REMOVE
 
     def pair(drawn: object) -> Neighbours[Any]:
@@ -218,7 +233,7 @@ def _own(text: str, wanted: Wanted, path: Path | None) -> Built:
             )
         return made
 
-    pairs = found.map(pair)
+    pairs = strategy.map(pair)
     return Built(
         adjacency=adjacency,
         pairs=pairs.filter(lambda made: not made.outside) if wanted.inside else pairs,

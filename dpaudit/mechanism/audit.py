@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hypothesis.strategies import SearchStrategy
+
 from dpaudit.claim import Adjacency
 from dpaudit.domains import Domain
 from dpaudit.mechanism.budget import Budget, affordable, budget
@@ -78,7 +80,7 @@ def audit_mechanism(
     *,
     epsilon: float | None = None,
     delta: float | None = None,
-    domain: str | Domain | None = None,
+    domain: str | Domain | SearchStrategy[Any] | None = None,
     adjacency: Adjacency | str | None = None,
     guarantee: Guarantee | None = None,
     inside: bool = False,
@@ -96,7 +98,8 @@ def audit_mechanism(
             `sample(data, size, rng)`.
         epsilon: claimed; by default the mechanism's own `epsilon`.
         delta: claimed; by default its own `delta`, else 0.
-        domain: of the data, such as "list(float(0, 10))"; by default its own `domain`.
+        domain: of the data, such as "list(float(0, 10))", or a strategy of `Neighbours`; by default its own
+            `domain`.
         adjacency: between data sets; by default its own `adjacency`, else that of the domain.
         guarantee: the claim where it is not (epsilon, delta).
         inside: whether to leave out records that lie outside of the domain.

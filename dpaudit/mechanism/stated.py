@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+from hypothesis.strategies import SearchStrategy
 
 from dpaudit.check import one_of
 from dpaudit.claim import Adjacency
-from dpaudit.domains import Domain, parse
+from dpaudit.domains import Domain, drawn_by, parse
 from dpaudit.errors import DpauditError, UsageError
 from dpaudit.stats.guarantees import ApproximateDP
 from dpaudit.strategies import Neighbours
@@ -24,17 +25,20 @@ _EXACT = ("value(", "answers(")
 def stated_claim(mechanism: Any, epsilon: float | None, delta: float | None) -> ApproximateDP:
     """(epsilon, delta) as the caller says or, where the caller says nothing, the mechanism."""
     stated = getattr(mechanism, "epsilon", None) if epsilon is None else epsilon
-    if not isinstance(stated, Real):
+    if stated is None:
         raise UsageError(
             "Expected a claim, found neither epsilon nor a mechanism that states its own. State epsilon."
         )
     known = getattr(mechanism, "delta", 0.0) if delta is None else delta
+    for name, value in (("epsilon", stated), ("delta", known)):
+        if not isinstance(value, Real):
+            raise UsageError(f"Expected {name} to be a number, found {value!r}. State it without quotes.")
     return ApproximateDP(claimed=float(stated), delta=float(known))
 
 
 def stated_domains(
     mechanism: Any,
-    domain: str | Domain | None,
+    domain: str | Domain | SearchStrategy[Any] | None,
     adjacency: Adjacency | str | None,
     inside: bool,
     path: Path | None,
@@ -46,17 +50,20 @@ def stated_domains(
     """
     if isinstance(domain, Domain):
         return (domain,)
-    text = domain or getattr(mechanism, "domain", None)
-    if not isinstance(text, str):
-        raise UsageError(
-            "Expected a domain of the data, found none. "
-            "State one such as 'list(float(0, 10))' or 'array(float(0, 1), columns=3)'."
-        )
     between = adjacency
     if between is None:
         between = getattr(mechanism, "adjacency", None)
     if between is not None:
         between = Adjacency(one_of("adjacency", str(between), [str(name) for name in Adjacency]))
+    if isinstance(domain, SearchStrategy):
+        return (drawn_by(domain, adjacency=between, inside=inside),)
+    text = getattr(mechanism, "domain", None) if domain is None else domain
+    if not isinstance(text, str):
+        found = "none" if text is None else type(text).__name__
+        raise UsageError(
+            f"Expected a domain of the data, found {found}. "
+            "State one such as 'list(float(0, 10))' or 'array(float(0, 1), columns=3)'."
+        )
     strict = parse(text, adjacency=between, inside=True, path=path)
     if inside or text.lstrip().startswith(_EXACT):
         return (strict,)

@@ -14,6 +14,7 @@ from dpaudit.mechanism.text import document, short
 from dpaudit.registry import MECHANISMS, resolve
 from dpaudit.reports import html
 from dpaudit.stats.event_test import Counts, largest_refuted
+from dpaudit.strategies import neighbouring_lists, real
 from dpaudit.verdict import Status
 
 SMALL = Settings(samples=6_000, examples=16)
@@ -139,6 +140,25 @@ def test_a_mechanism_that_takes_none_of_the_data_is_one_line():
 
 
 @pytest.mark.slow
+def test_a_domain_may_be_a_strategy():
+    pairs = neighbouring_lists(real(0, 10))
+    audit = audit_mechanism(
+        lambda data, rng: len(data) + rng.laplace(0, 0.3),
+        epsilon=1.0,
+        domain=pairs,
+        settings=Settings(samples=20_000),
+    )
+    assert audit.verdict.status is Status.REFUTED
+
+
+@pytest.mark.parametrize(
+    ("claim", "word"), [({"epsilon": "1"}, "epsilon"), ({"epsilon": 1.0, "delta": "x"}, "delta")]
+)
+def test_a_claim_is_made_of_numbers(claim, word):
+    with pytest.raises(UsageError, match=f"{word} to be a number"):
+        audit_mechanism(lambda data, rng: rng.laplace(), domain="list(float(0, 1))", **claim)
+
+
 def test_a_mechanism_that_refuses_records_outside_of_its_domain_does_what_it_should():
     def strict(data, rng):
         if not all(0 <= x <= 1 for x in data):
