@@ -88,11 +88,23 @@ def test_impossible_answers_are_refused_by_value():
 def test_lists_start_with_nothing_and_pass_each_limit():
     pairs = [(pair.first, pair.second) for pair in list_patterns(real(0, 10).within(), Adjacency.ADD_REMOVE)]
     assert pairs[:4] == [([], [0.0]), ([0.0], []), ([], [10.0]), ([10.0], [])]
-    for count in (1, 2, 3, 127, 255):
+    for count in (1, 2, 3, 9, 10, 50, 127, 255):
         assert ([10.0] * count, [10.0] * (count + 1)) in pairs
     replaced = [(p.first, p.second) for p in list_patterns(real(0, 10).within(), REPLACE)]
     assert replaced[0] == ([0.0], [10.0]) and ([10.0] * 3 + [0.0], [10.0] * 4) in replaced
     assert all(first != second for first, second in replaced)
+
+
+def test_sums_of_whole_numbers_fill_what_holds_them():
+    pairs = [
+        (pair.first, pair.second) for pair in list_patterns(integer(0, 200).within(), Adjacency.ADD_REMOVE)
+    ]
+    for top, rest in ((127, [127]), (255, [200, 55]), (32_767, [200] * 163 + [167])):
+        assert sum(rest) == top and (rest, [*rest, 1]) in pairs
+    assert not any(
+        1 in second
+        for _, second in ((p.first, p.second) for p in list_patterns(real(0, 10).within(), REPLACE))
+    )
 
 
 @quick
