@@ -117,7 +117,7 @@ CASES = (
     ),
     Case(name="prefix-sum", sound=False, rounded=True, reached=0.5774),
     Case(name="partial-sum", sound=False, rounded=True),
-    Case(name="gap-svt", samples=24_000_000, sound=False, rounded=True),
+    Case(name="gap-svt", samples=40_000_000, sound=False, rounded=True),
     Case(name="mean-1", samples=200_000, sound=False, rounded=True),
     Case(name="mean-2", samples=2_000_000, sound=False, rounded=True),
     Case(name="gradient-step-batch-clip", samples=200_000, sound=False, rounded=True),
