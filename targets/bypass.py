@@ -14,12 +14,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from dpaudit.evidence import ADDED, UNKNOWN, Access, Finding, Note
 from dpaudit.targets.applied import Origin, Release, release_of
 from dpaudit.targets.draws import Loaders
-from dpaudit.targets.sources import Reader, Source, share
+from dpaudit.targets.sources import Reader
 from dpaudit.targets.standing import Standing
 
 _SOURCES = 256
 _UNDER = "the optimizer under a private one"
-_Data = dict[int, tuple[Source, ...]]
+_Data = dict[int, Any]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -193,8 +193,8 @@ class Bypass:
         return bool(found) and not self._is_private(found)
 
     def _is_private(self, data: _Data) -> bool:
-        known = [source for each in self._private_data.values() for source in each]
-        return any(share(each, known) for each in data.values())
+        private = self._private_data.values()
+        return any(self._reader.share(one, other) for one in data.values() for other in private)
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         key = id(optimizer)
@@ -221,9 +221,8 @@ class Bypass:
             plain.data |= self._read(self._loaders.latest)
 
     def _read(self, dataset: Any) -> _Data:
-        """What a data set reads, by the data set; nothing where that is not known."""
-        found = self._reader.of(dataset)
-        return {id(dataset): found} if found else {}
+        """A data set by its identity; nothing where what it reads is not known."""
+        return {id(dataset): dataset} if self._reader.of(dataset) else {}
 
     def shared(self) -> bool:
         """Whether another optimizer updates private weights, too."""

@@ -44,7 +44,8 @@ class Ghost:
         self._steps: dict[int, int] = {}
         self._seen: set[int] = set()
         self._inside = False
-        self._watching = self._weighed = False
+        self._watching = False
+        self._weighed: set[int] = set()
         self.unclipped = 0
 
     @contextmanager
@@ -58,18 +59,21 @@ class Ghost:
         kind: Any = DPTensorFastGradientClipping
         backward = kind.backward
 
-        model: Any = GradSampleModuleFastGradientClipping
+        own = GradSampleModuleFastGradientClipping
+        # Wrapped and hooked models share the class that defines it; loops that clip by hand ask for it.
+        model: Any = next(each for each in own.__mro__ if "get_norm_sample" in vars(each))
         norms = model.get_norm_sample
 
         @wraps(norms)
         def weighed(module: Any) -> Any:
-            self._weighed = True
+            self._weighed |= {id(p) for p in module.trainable_parameters}
             return norms(module)
 
         @wraps(backward)
         def watched(loss: Any, *args: Any, **kwargs: Any) -> Any:
             if self._inside:
                 return backward(loss, *args, **kwargs)
+            self._weighed |= {id(p) for p in loss.optimizer.params}
             self._inside = True
             try:
                 with aside():
@@ -100,10 +104,11 @@ class Ghost:
         key = id(optimizer)
         self._steps[key] = self._steps.get(key, 0) + 1
         self._seen.discard(key)
+        own = {id(p) for p in optimizer.params}
         clips_before = self._watching and isinstance(optimizer, DPOptimizerFastGradientClipping)
-        if clips_before and not self._weighed:
+        if clips_before and self._weighed.isdisjoint(own):
             self.unclipped += any(p.grad is not None and bool(p.grad.any()) for p in optimizer.params)
-        self._weighed = False
+        self._weighed -= own
 
     def findings(self) -> Iterator[Finding]:
         """Steps on gradients that no norm of a record's gradient was computed for."""

@@ -47,15 +47,34 @@ class Reader:
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Any, tuple[Source, ...]]] = {}
+        self._shared: dict[tuple[int, int], bool] = {}
 
     def of(self, dataset: Any) -> tuple[Source, ...]:
-        """What it reads; nothing where there is none, or were too many before."""
+        """What it reads; nothing where there is none, it cannot be told, or were too many before."""
         key = id(dataset)
         if key not in self._kept:
             if dataset is None or len(self._kept) >= _MOST:
                 return ()
-            self._kept[key] = dataset, sources(dataset)
+            self._kept[key] = dataset, _told(dataset)
         return self._kept[key][1]
+
+    def share(self, one: Any, other: Any) -> bool:
+        """Whether a record may come from both data sets; worked out once, for it is asked at each step."""
+        found, others = self.of(one), self.of(other)
+        if not found or not others:
+            return False
+        key = id(one), id(other)
+        if key not in self._shared:
+            self._shared[key] = share(found, others)
+        return self._shared[key]
+
+
+def _told(dataset: Any) -> tuple[Source, ...]:
+    """Data sets may hold what cannot be looked into; training goes on."""
+    try:
+        return sources(dataset)
+    except (TypeError, ValueError, IndexError, RuntimeError, NotImplementedError):
+        return ()
 
 
 def sources(dataset: Any) -> tuple[Source, ...]:

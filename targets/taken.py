@@ -12,7 +12,7 @@ import torch
 from dpaudit.check import IntArray
 from dpaudit.claim import Sampler
 from dpaudit.evidence import Batch
-from dpaudit.targets.sources import Reader, share
+from dpaudit.targets.sources import Reader
 
 _CLASSES = 64
 _NO_RECORDS: IntArray = np.zeros(0, dtype=np.int64)
@@ -113,8 +113,8 @@ class Assembly:
             rows: of gradients; None where none are formed.
             others: batches of other loaders since then.
         """
-        own = self._reader.of(group[-1].dataset) if others else ()
-        apart = [handed for handed in others if not share(self._reader.of(handed.dataset), own)]
+        own = group[-1].dataset
+        apart = [handed for handed in others if not self._reader.share(handed.dataset, own)]
         private = sizes(others) > sizes(apart)
         used, beside = self._used(group, rows, sizes(apart))
         total, before = sizes(used), group[: len(group) - len(used)]
