@@ -128,3 +128,28 @@ def test_a_loss_that_ghost_clipping_does_not_know_is_found() -> None:
     found = trained(WHOLE, data(6), mode="ghost", attacks=watching).findings(1e-5)
     assert [f.check for f in found] == ["sensitivity"]
     assert found[0].epsilon == float("inf")
+
+
+def test_ghost_models_that_step_one_after_the_other_are_not_accused() -> None:
+    made = []
+    with observe((ReplayAttack(steps=1, budget=2),), _NOBODY, np.random.default_rng(0)) as seen:
+        for _ in range(2):
+            network = nn.Linear(6, 2)
+            made.append(
+                PrivacyEngine().make_private(
+                    module=network,
+                    optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+                    criterion=nn.CrossEntropyLoss(),
+                    data_loader=DataLoader(WHOLE, batch_size=12),
+                    noise_multiplier=1.0,
+                    max_grad_norm=1.0,
+                    grad_sample_mode="ghost",
+                )
+            )
+        for x, y in made[0][-1]:
+            for model, optimizer, criterion, _ in made:
+                optimizer.zero_grad()
+                criterion(model(x), y).backward()
+            for _, optimizer, _, _ in made:
+                optimizer.step()
+    assert not any(f.check == "sensitivity" for f in seen.findings(1e-5))
