@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from dp_accounting import dp_event, rdp
 
@@ -139,23 +140,43 @@ def prv_epsilon(ledger: Ledger, delta: float, *, error: float = 0.01) -> float:
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Let Opacus keep the Renyi divergences of a step, which its PRV accountant computes twice a figure.
+    """Let Opacus keep what its PRV accountant computes again for each figure, and takes most of its time for.
 
-    They depend on rate, noise and order alone, and take most of its time.
+    The Renyi divergences of a step depend on rate, noise and order alone, and the law of a history on that.
     """
+    from opacus.accountants import PRVAccountant
     from opacus.accountants.analysis import rdp as analysis
 
-    original = analysis._compute_rdp
-    analysis._compute_rdp = _keeping(original)
+    divergence, law = analysis._compute_rdp, PRVAccountant._get_dprv
+
+    def kept(accountant: PRVAccountant, /, **errors: float) -> Any:
+        if type(accountant) is not PRVAccountant:
+            return law(accountant, **errors)
+        return _laws(law)(tuple(tuple(phase) for phase in accountant.history), **errors)
+
+    analysis._compute_rdp, PRVAccountant._get_dprv = _keeping(divergence), kept
     try:
         yield
     finally:
-        analysis._compute_rdp = original
+        analysis._compute_rdp, PRVAccountant._get_dprv = divergence, law
 
 
 @lru_cache(maxsize=4)
 def _keeping(function: Callable[..., float]) -> Callable[..., float]:
     return lru_cache(maxsize=4096)(function)
+
+
+@lru_cache(maxsize=4)
+def _laws(law: Callable[..., Any]) -> Callable[..., Any]:
+    from opacus.accountants import PRVAccountant
+
+    @lru_cache(maxsize=8)
+    def of(history: tuple[tuple[float, float, int], ...], **errors: float) -> Any:
+        accountant = PRVAccountant()
+        accountant.history = list(history)
+        return law(accountant, **errors)
+
+    return of
 
 
 def gdp_epsilon(ledger: Ledger, delta: float) -> float:

@@ -16,6 +16,7 @@ from opacus.accountants import GaussianAccountant, IAccountant, PRVAccountant, R
 from opacus.accountants.analysis import rdp
 
 from dpaudit.accounting import remembered
+from dpaudit.check import IntArray
 from dpaudit.claim import Ledger, Phase, Spending
 
 _POINTS = 40
@@ -174,12 +175,12 @@ class Books:
 def _spending(accountant: IAccountant, delta: float, figure: Callable[[History], float]) -> Spending:
     history = list(accountant.history)
     total = sum(int(steps) for _, _, steps in history)
-    renyi = type(accountant) is RDPAccountant
-    points = _POINTS if renyi else _affordable(figure, _cut(history, 1))
-    at = np.unique(np.round(np.linspace(1, total, min(points, total)))).astype(int)
-    cuts = [_cut(history, int(step)) for step in at[:-1]]
-    earlier = _renyi(cuts, delta) if renyi else (figure(cut) for cut in cuts)
-    values = [*earlier, figure(history)]
+    at = np.unique(np.round(np.linspace(1, total, min(_POINTS, total)))).astype(int)
+    if type(accountant) is RDPAccountant:
+        values = [*_renyi([_cut(history, int(step)) for step in at[:-1]], delta), figure(history)]
+    else:
+        asked = dict(_affordable(lambda step: figure(_cut(history, step)), at))
+        at, values = np.array(sorted(asked)), [asked[step] for step in sorted(asked)]
     return Spending(
         accountant=f"opacus {accountant.mechanism()} accountant",
         delta=delta,
@@ -188,11 +189,24 @@ def _spending(accountant: IAccountant, delta: float, figure: Callable[[History],
     )
 
 
-def _affordable(figure: Callable[[History], float], first: History) -> int:
-    """How many figures to ask for, by what the one of the first step takes."""
+def _affordable(figure: Callable[[int], float], at: IntArray) -> Iterator[tuple[int, float]]:
+    """Figures after these steps for as long as there is time: the ends, then the middle of what is widest."""
     start = time.perf_counter()
-    figure(first)
-    return int(np.clip(_SECONDS / max(time.perf_counter() - start, 1e-3), _FEWEST, _POINTS))
+    for asked, place in enumerate(_ends_first(len(at))):
+        if asked >= _FEWEST and time.perf_counter() - start > _SECONDS:
+            return
+        yield int(at[place]), figure(int(at[place]))
+
+
+def _ends_first(count: int) -> list[int]:
+    """The numbers below `count`, so that those before any point lie about evenly apart."""
+    order, gaps = [count - 1, 0], [(0, count - 1)]
+    for low, high in gaps:
+        middle = (low + high) // 2
+        if low < middle < high:
+            order.append(middle)
+            gaps += [(middle, high), (low, middle)]
+    return order[:1] if count == 1 else order
 
 
 def _next_to_no_noise(accountant: IAccountant, history: History) -> bool:

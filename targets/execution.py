@@ -62,7 +62,7 @@ class Executor:
 
     def random_state(self) -> str:
         """Digest of the generators that noise is drawn from."""
-        return _digest(self._random.state()[2:])
+        return _digest(self._random.of_torch())
 
     def logical_batch_starts(self) -> None:
         """Remember the state from which re-executions with several micro-batches set out."""

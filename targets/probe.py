@@ -83,6 +83,7 @@ class OptimizerProbe:
         self._logbook = logbook
         self._executor = Executor(optimizer, logbook.seed(), self._histories)
         self._sessions: Sequence[StepSession] = ()
+        self._watchers: Sequence[Watcher] = ()
         self._micro_batches: list[int | None] = []
         self._candidates: RowArray = np.zeros((0, 0), dtype=np.float32)
         self._layout: tuple[int, ...] = ()
@@ -231,11 +232,12 @@ class OptimizerProbe:
         if self.index == 0:
             self.optimizer, self._sessions = self._logbook.claim_sessions()
             self.watched = bool(self._sessions)
+            self._watchers = [session for session in self._sessions if isinstance(session, Watcher)]
             self._logbook.first_step(caller())
             self._layout = self._identities()
         if self._sessions and self._identities() != self._layout:
             # What was measured of some coordinates cannot go on with others.
-            self._sessions, self.unwatched_from = (), self.index
+            self._sessions, self._watchers, self.unwatched_from = (), (), self.index
         self.phase = self._logbook.step_made(optimizer, batch_size)
         try:
             with threads_of_numpy().limit(limits=1, user_api="blas"):
@@ -280,8 +282,7 @@ class OptimizerProbe:
             if row is not None:
                 inserted = session
                 self._edit(row, None)
-        watchers = [session for session in self._sessions if isinstance(session, Watcher)]
-        for watcher in watchers:
+        for watcher in self._watchers:
             watcher.about_to_step(self)
 
         def written(released: RowArray) -> None:
@@ -295,7 +296,7 @@ class OptimizerProbe:
         released = self._executor.released(handed)
         if inserted is not None:
             inserted.released(released)
-        for watcher in watchers:
+        for watcher in self._watchers:
             watcher.stepped(released)
 
     def _written(self, released: RowArray) -> None:

@@ -59,9 +59,13 @@ class ReplayRandomness:
             generators.append(own)
         return generators
 
+    def of_torch(self) -> list[torch.Tensor]:
+        """State of the generators that noise is drawn from."""
+        return [generator.get_state() for generator in self._generators()]
+
     def state(self) -> list[Any]:
         """Of every generator."""
-        return [np.random.get_state(), random.getstate(), *(g.get_state() for g in self._generators())]
+        return [np.random.get_state(), random.getstate(), *self.of_torch()]
 
     def set(self, states: list[Any]) -> None:
         """Put back what `state` returned."""

@@ -93,21 +93,19 @@ def at_flow(step: StepOracle, book: Book) -> None:
             book.found(flow.noise_apart(first, second, f"{one.batch} and {other.batch}"))
 
 
-def at_first_records(step: StepOracle, book: Book, near: Neighbourhood, rng: np.random.Generator) -> None:
-    """Whether the noise can be held still, and the three neighbours that show most faults."""
+def at_first_records(step: StepOracle, book: Book, search: Search, rng: np.random.Generator) -> None:
+    """Whether the noise can be held still, and the neighbours that show most faults."""
     held = releases(book.run(step, _zero(step), _ZERO, frozen=True) for _ in range(2))
     book.can_freeze = len(held) == 2 and np.array_equal(held[0], held[1])
-    _search(step, book, near).run(_DECISIVE, rng)
+    search.run(_DECISIVE, rng)
 
 
-def at_sensitivity(
-    step: StepOracle, book: Book, near: Neighbourhood, budget: int, rng: np.random.Generator
-) -> None:
-    """The directed search."""
-    _search(step, book, near).run(budget, rng, skip=_DECISIVE)
+def at_sensitivity(search: Search, budget: int, rng: np.random.Generator) -> None:
+    """The directed search, after the neighbours that show most faults."""
+    search.run(budget, rng, skip=_DECISIVE)
 
 
-def _search(step: StepOracle, book: Book, near: Neighbourhood) -> Search:
+def search_at(step: StepOracle, book: Book, near: Neighbourhood) -> Search:
     """Under frozen noise where that works, and without noise where it does not."""
     first: list[Execution] = []
 

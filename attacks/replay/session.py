@@ -74,12 +74,13 @@ class ReplaySession:
             return
         near = looks.around(step, attack.scale)
         budget = attack.budget if book.looked == 1 else attack.budget // 4
-        looks.at_first_records(step, book, near, self._rng)
+        search = looks.search_at(step, book, near)
+        looks.at_first_records(step, book, search, self._rng)
         if not (book.can_freeze or book.can_silence):
             book.blind("two executions of one step differ even without noise and from one random state")
         looks.at_noise(step, book, attack.repeats)
         looks.at_flow(step, book)
-        looks.at_sensitivity(step, book, near, budget, self._rng)
+        looks.at_sensitivity(search, budget, self._rng)
         looks.at_real_batch(step, book)
         if book.looked == 1:
             looks.at_clip(step, book, near)

@@ -18,6 +18,7 @@ from dpaudit.stats.inversion import check_inputs, told
 from dpaudit.stats.sampling import Tested
 from dpaudit.stats.shuffle import epsilon_lower
 
+_Tests = tuple[tuple[Draws, tuple[Tested, ...]], ...]
 _COARSE = 3e-3
 _POISSON_REMEDY = (
     "Train on the loader that make_private(poisson_sampling=True) returned, and on all of its batches."
@@ -73,10 +74,10 @@ def sampler(evidence: Sampling, family: Family, ledger: Ledger, *, alpha: float)
     """
     check_inputs(evidence.adjacency, family, alpha)
     tested = _tested(evidence)
-    level = alpha / max(sum(len(each) for _, each in tested), 1)
+    level = _level(tested, alpha)
     top = unamplified(ledger, family.delta, family.adjacency) if ledger else 0.0
     relevant = family.claimed_epsilon is not None and top > family.claimed_epsilon
-    rejected = tuple(rejections(evidence, ledger, family, alpha=alpha))
+    rejected = tuple(_rejected(tested, ledger, family, level))
     bounds = [each.epsilon for each in rejected if each.epsilon is not None]
     within = [each.draws for each in rejected if _within(each, family)]
     against = [test.p_value for draws, each in tested for test in each if all(draws is not w for w in within)]
@@ -114,7 +115,7 @@ def _method(evidence: Sampling, level: float) -> str:
     )
 
 
-def _tested(evidence: Sampling) -> tuple[tuple[Draws, tuple[Tested, ...]], ...]:
+def _tested(evidence: Sampling) -> _Tests:
     """Tests by loader. Where every record is in every batch there is nothing to test."""
     return tuple(
         (draws, sampling.tests(draws))
@@ -135,7 +136,14 @@ def _at_rates(evidence: Sampling, ledger: Ledger, family: Family, rates: list[fl
 def rejections(evidence: Sampling, ledger: Ledger, family: Family, *, alpha: float) -> Iterator[Rejected]:
     """Loaders whose batches contradict the ledger at level `alpha` over all tests together."""
     tested = _tested(evidence)
-    level = alpha / max(sum(len(each) for _, each in tested), 1)
+    yield from _rejected(tested, ledger, family, _level(tested, alpha))
+
+
+def _level(tested: _Tests, alpha: float) -> float:
+    return alpha / max(sum(len(each) for _, each in tested), 1)
+
+
+def _rejected(tested: _Tests, ledger: Ledger, family: Family, level: float) -> Iterator[Rejected]:
     for draws, each in tested:
         failed = sorted((test for test in each if test.p_value <= level), key=lambda test: test.p_value)
         if not failed and not draws.public:
