@@ -21,6 +21,7 @@ from dpaudit.targets.collation import Collation
 from dpaudit.targets.draws import Loaders
 from dpaudit.targets.forward import Call, Untestable, kept_outputs, layers_of, row_that_moves, tensors_of
 from dpaudit.targets.ghost import Ghost
+from dpaudit.targets.items import Items
 from dpaudit.targets.mixing import Mixing
 from dpaudit.targets.places import caller
 from dpaudit.targets.scaling import clip_norm
@@ -54,6 +55,7 @@ class Coupling:
         self.blends = Blends()
         self.mixing = Mixing()
         self.collation = Collation()
+        self.items = Items()
         self._watching = False
         self.looked = self.steps = 0
         self.untestable = ""
@@ -163,6 +165,7 @@ class Coupling:
             root, fetched = self._loaders.last_fetched
             if self._watching and self._private(root) and self.steps & (self.steps - 1) == 0:
                 self.collation.look(fetched)
+                self.items.look(self._loaders.latest)
             clip = clip_norm(self._optimizers, parameters)
             riding = self.ghost.left_out(parameters[0]) if parameters else None
             handed, rows = self._loaders.last_tensors, self._loaders.last_size
@@ -224,7 +227,7 @@ class Coupling:
             if len(found) >= _LOOKS:
                 yield found[0]
                 return
-        where = (self.collation, self.blends, self.mixing, self.mixing.carried)
+        where = (self.items, self.collation, self.blends, self.mixing, self.mixing.carried)
         yield from next((seen for each in where if (seen := tuple(each.findings()))), ())
 
     def notes(self) -> Iterator[Note]:

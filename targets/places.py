@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -21,6 +22,15 @@ def names_of(module: Any) -> dict[int, str]:
     if not isinstance(module, nn.Module):
         return {}
     return {id(parameter): _WRAPPERS.sub("", name) for name, parameter in module.named_parameters()}
+
+
+def definition(function: Any) -> str:
+    """File and line where a function begins; empty where its source is not at hand."""
+    try:
+        file, (_, line) = inspect.getsourcefile(function), inspect.getsourcelines(function)
+    except (OSError, TypeError):
+        return ""
+    return f"{Path(file).name}:{line}" if file else ""
 
 
 def caller() -> str:
