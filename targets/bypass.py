@@ -16,6 +16,7 @@ from dpaudit.targets.applied import Origin, Release, release_of
 from dpaudit.targets.draws import Loaders
 from dpaudit.targets.sources import Reader
 from dpaudit.targets.standing import Standing
+from dpaudit.targets.taken import Taken
 
 _SOURCES = 256
 _UNDER = "the optimizer under a private one"
@@ -87,13 +88,18 @@ class Bypass:
         self._private_data |= self._read(dataset)
         self._frozen |= {id(p): p for p in module.parameters() if not p.requires_grad}
 
-    def private_step(self, optimizer: DPOptimizer) -> None:
-        """A private optimizer is about to make a step with its underlying one."""
+    def private_step(self, optimizer: DPOptimizer, taken: Taken | None) -> None:
+        """A private optimizer is about to make a step on that batch with its underlying one.
+
+        Batches of other data may have been handed out after it.
+        """
         key = id(optimizer.original_optimizer)
         self._announced[key] = self._announced.get(key, 0) + 1
         self.private_steps += 1
         self._private_passes |= self._latest(optimizer.original_optimizer)
-        self._private_data |= self._read(self._loaders.latest)
+        used = [batch.dataset for batch in taken.used] if taken is not None else []
+        for dataset in used or [self._loaders.latest]:
+            self._private_data |= self._read(dataset)
         for known in (self._releases, self._handed, self._stepped_with):
             known.pop(key, None)
 

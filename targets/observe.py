@@ -153,7 +153,7 @@ class Observation:
         self._tell()
         root, stated = self._returned.get(id(optimizer), (None, None))
         self._taken = taken = self.loaders.taken(batch_size, [known for known, _ in self._returned.values()])
-        self.bypass.private_step(optimizer)
+        self.bypass.private_step(optimizer, taken)
         self.coupling.step_made(optimizer)
         rule = rule_used(taken, stated)
         self._drawn = batch_of(rule, taken, batch_size)

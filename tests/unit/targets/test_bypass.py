@@ -344,3 +344,29 @@ def test_of_few_numbers_nothing_is_concluded() -> None:
     assert origin([sparse + torch.arange(40)], [torch.arange(40.0)], [torch.ones(40)], [[sparse]]) is (
         Origin.UNKNOWN
     )
+
+
+@pytest.mark.parametrize("secretly", [False, True])
+def test_public_batches_that_are_drawn_beside_private_ones_stay_public(secretly: bool) -> None:
+    generator = torch.Generator().manual_seed(5)
+    x, y = torch.randn(96, 6, generator=generator), torch.randint(0, 2, (96,), generator=generator)
+    private = DataLoader(TensorDataset(x, y), batch_size=12)
+    network = nn.Linear(6, 2)
+    plain = torch.optim.SGD(network.parameters(), lr=0.1)
+    with observe((), _NOBODY, np.random.default_rng(0)) as seen:
+        for features, labels in private if secretly else PUBLIC:
+            plain.zero_grad()
+            cross_entropy(network(features), labels).backward()
+            plain.step()
+        model, optimizer, loader = PrivacyEngine().make_private(
+            module=network,
+            optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+            data_loader=private,
+            noise_multiplier=1.0,
+            max_grad_norm=1.0,
+        )
+        for (features, labels), _ in zip(loader, PUBLIC, strict=False):
+            optimizer.zero_grad()
+            cross_entropy(model(features), labels).backward()
+            optimizer.step()
+    assert bool(list(seen.bypass.findings())) is secretly
