@@ -169,7 +169,8 @@ class Coupling:
             clip = clip_norm(self._optimizers, parameters)
             riding = self.ghost.left_out(parameters[0]) if parameters else None
             handed, rows = self._loaders.last_tensors, self._loaders.last_size
-            self.mixing.end(parameters, handed, rows, clip, left_out=riding)
+            dataset = self._loaders.latest
+            self.mixing.end(parameters, handed, rows, clip, left_out=riding, dataset=dataset)
 
     def stepped(self) -> None:
         """A private step was made, or skipped until its batch is complete."""
@@ -227,7 +228,14 @@ class Coupling:
             if len(found) >= _LOOKS:
                 yield found[0]
                 return
-        where = (self.items, self.collation, self.blends, self.mixing, self.mixing.carried)
+        where = (
+            self.items,
+            self.collation,
+            self.blends,
+            self.mixing,
+            self.mixing.carried,
+            self.mixing.unhanded,
+        )
         yield from next((seen for each in where if (seen := tuple(each.findings()))), ())
 
     def notes(self) -> Iterator[Note]:

@@ -32,7 +32,7 @@ _PLAIN = (str, bytes, int, float, bool, complex, type(None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Held:
+class Held:
     """Something that has rows.
 
     Attributes:
@@ -60,7 +60,7 @@ class _Mixed:
     """
 
     kind: type
-    held: _Held
+    held: Held
     items: int
     asked: int
 
@@ -102,7 +102,7 @@ class Items:
 
 def _mixed(dataset: Any) -> Iterator[_Mixed]:
     """For each thing that has a row for each item: how many items change with two rows of it at least."""
-    found = tuple(_held(dataset, _DEPTH, set()))
+    found = held_by(dataset)
     own = next((type(each) for each in _chain(dataset) if not _of_torch(each)), None)
     if own is None or sum(_bytes(held.rows) for held in found) > _MOST_BYTES:
         return
@@ -128,6 +128,11 @@ def _mixed(dataset: Any) -> Iterator[_Mixed]:
         yield _Mixed(kind=own, held=held, items=mixed, asked=asked)
 
 
+def held_by(dataset: Any) -> tuple[Held, ...]:
+    """The arrays, tables and lists of items that a data set, and those that it is made of, hold."""
+    return tuple(_held(dataset, _DEPTH, set()))
+
+
 def _chain(dataset: Any) -> Iterator[Any]:
     """A data set, and those that torch's own were made of."""
     yield dataset
@@ -137,8 +142,7 @@ def _chain(dataset: Any) -> Iterator[Any]:
             yield from _chain(each)
 
 
-def _held(value: Any, depth: int, seen: set[int]) -> Iterator[_Held]:
-    """The arrays, tables and lists of items that a data set, and those that it is made of, hold."""
+def _held(value: Any, depth: int, seen: set[int]) -> Iterator[Held]:
     if id(value) in seen or depth < 0 or _is_rows(value) or isinstance(value, _PLAIN):
         return
     seen.add(id(value))
@@ -146,7 +150,7 @@ def _held(value: Any, depth: int, seen: set[int]) -> Iterator[_Held]:
     for name, part in getattr(value, "__dict__", {}).items():
         for each in _parts(part):
             if _is_rows(each) or (isinstance(each, list) and len(each) == size):
-                yield _Held(owner=value, name=name, rows=each, of_items=_FEWEST_ROWS <= size == len(each))
+                yield Held(owner=value, name=name, rows=each, of_items=_FEWEST_ROWS <= size == len(each))
             else:
                 yield from _held(each, depth - 1, seen)
 

@@ -7,6 +7,7 @@ but one replaced by another one of the batch: no gradient of the one that stayed
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
@@ -17,6 +18,7 @@ from dpaudit.targets import movement, scaling
 from dpaudit.targets.carried import Carried, Step
 from dpaudit.targets.forward import Untestable
 from dpaudit.targets.tape import Tape
+from dpaudit.targets.unhanded import Unhanded
 
 _LOOKS = 2
 _MOST = 6
@@ -30,6 +32,7 @@ class Mixing:
     def __init__(self) -> None:
         self.tape = Tape()
         self.carried = Carried()
+        self.unhanded = Unhanded()
         self.looked = 0
         self.untestable = ""
         self._entered = self._following = False
@@ -45,6 +48,7 @@ class Mixing:
         """A private loader is about to hand out a batch: so many records, and what it holds of them."""
         self._followed()
         self._handed = [t for t in handed if t.dim() and len(t) == rows]
+        self.unhanded.handed(self._handed)
         if self._entered:
             self.tape.clear()
         elif self._due() and rows > 1 and _get_current_dispatch_mode() is None:
@@ -93,8 +97,9 @@ class Mixing:
         clip: float | None = None,
         *,
         left_out: BoolArray | None = None,
+        dataset: Any = None,
     ) -> None:
-        """A private step is about to be made on what the loader handed out, of so many records.
+        """A private step is about to be made on what the loader handed out, of so many records of a data set.
 
         With `clip`, the norm of whole gradients, what one record does to the sum of clipped ones is measured.
         Rows of `left_out` have no gradients because the audit took their losses away.
@@ -115,6 +120,7 @@ class Mixing:
             # What cannot be executed again shows nothing, and training goes on.
             self.untestable = str(error) if isinstance(error, Untestable) else type(error).__name__
         finally:
+            self.unhanded.look(self.tape, parameters, dataset)
             self._carry(parameters)
 
     def _carry(self, parameters: Sequence[torch.nn.Parameter]) -> None:

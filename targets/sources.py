@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -88,6 +88,28 @@ def share(some: Iterable[Source], others: Iterable[Source]) -> bool:
     return any(one.shares(other) for one in some for other in known)
 
 
+def leaves(dataset: Any, rows: IntArray | None = None) -> Iterator[tuple[Any, IntArray | None]]:
+    """What subsets and chains are made of in the end, and which rows of it; None for all."""
+    if isinstance(dataset, Subset):
+        numbers = np.asarray(list(dataset.indices), dtype=np.int64)
+        yield from leaves(dataset.dataset, numbers if rows is None else numbers[rows])
+    elif isinstance(dataset, ConcatDataset):
+        for part, inside in _parts(dataset, rows):
+            yield from leaves(part, inside)
+    else:
+        yield dataset, rows
+
+
+def _parts(dataset: ConcatDataset[Any], rows: IntArray | None) -> Iterator[tuple[Any, IntArray | None]]:
+    """Data sets of a chain, and rows of each."""
+    start = 0
+    for part, end in zip(dataset.datasets, dataset.cumulative_sizes, strict=True):
+        inside = None if rows is None else rows[(rows >= start) & (rows < end)] - start
+        if inside is None or inside.size:
+            yield part, inside
+        start = end
+
+
 def _read(dataset: Any, rows: IntArray | None) -> Iterable[Source]:
     """Sources of these rows of a data set."""
     # Whoever is given the same object a second time is given the same records.
@@ -96,12 +118,8 @@ def _read(dataset: Any, rows: IntArray | None) -> Iterable[Source]:
         numbers = np.asarray(list(dataset.indices), dtype=np.int64)
         yield from _read(dataset.dataset, numbers if rows is None else numbers[rows])
     elif isinstance(dataset, ConcatDataset):
-        start = 0
-        for part, end in zip(dataset.datasets, dataset.cumulative_sizes, strict=True):
-            inside = None if rows is None else rows[(rows >= start) & (rows < end)] - start
-            if inside is None or inside.size:
-                yield from _read(part, inside)
-            start = end
+        for part, inside in _parts(dataset, rows):
+            yield from _read(part, inside)
     elif isinstance(dataset, TensorDataset):
         tensors = [tensor for tensor in dataset.tensors if tensor.numel()]
         # To read memory of one number a record, such as labels that many share, says nothing.

@@ -1,0 +1,157 @@
+"""Records of the private data that reach a step although no loader has handed them out.
+
+The operations between loader and step take tensors that they did not make. Where rows of these are rows of
+the private data, the operations are executed again with other rows in their place: no gradient may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import TensorDataset
+
+from dpaudit.evidence import Finding
+from dpaudit.targets.items import held_by
+from dpaudit.targets.sources import leaves
+from dpaudit.targets.tape import Playing, Tape
+
+_LOOKS = 2
+_BATCHES = 8
+_FEWEST = 4
+_MOST = 1 << 27
+_AT_ONCE = 1 << 22
+_ROUNDING = 1e-3
+_DISTINCT = 0.9
+_Hashes = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+class Unhanded:
+    """What was seen of the first batches of one run."""
+
+    def __init__(self) -> None:
+        self._batches = 0
+        self._handed: list[_Hashes] = []
+        self._private: dict[int, tuple[Any, dict[int, _Hashes]]] = {}
+        self._reached: list[int] = []
+
+    def handed(self, tensors: Sequence[torch.Tensor]) -> None:
+        """A private loader hands out a batch; what it handed out before may have been kept for this step."""
+        self._batches += 1
+        if self._batches <= _BATCHES:
+            self._handed += [found for tensor in tensors if (found := hashes(tensor)) is not None]
+
+    def look(self, tape: Tape, parameters: Sequence[torch.nn.Parameter], dataset: Any) -> None:
+        """Look at what led to a step that is about to be made on a batch of this data set.
+
+        Costs the size of the data set at first, and a step where rows of it were read.
+        """
+        if self._batches > _BATCHES or tape.overflowed or dataset is None:
+            return
+        try:
+            found = list(self._found(tape, self._rows(dataset)))
+            wanted = [tensor for p in parameters for tensor in _gradients(p)]
+            if found and wanted and _moves(tape, wanted, [(tensor, others) for tensor, others, _ in found]):
+                self._reached.append(max(rows for _, _, rows in found))
+        except Exception:
+            return  # What cannot be executed again shows nothing, and training goes on.
+
+    def _rows(self, dataset: Any) -> dict[int, _Hashes]:
+        """Of the rows of a data set, by their length; none where many of them are alike."""
+        if id(dataset) not in self._private:
+            rows: dict[int, _Hashes] = {}
+            for tensor in _tensors(dataset):
+                found = hashes(tensor)
+                if found is not None and np.unique(found).size >= _DISTINCT * found.size:
+                    rows[tensor[0].numel()] = np.union1d(rows.get(tensor[0].numel(), found[:0]), found)
+            self._private[id(dataset)] = dataset, rows
+        return self._private[id(dataset)][1]
+
+    def _found(
+        self, tape: Tape, private: dict[int, _Hashes]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+        """Tensors with rows that were not handed out, the same with others there, and how many there are."""
+        handed = np.concatenate([*self._handed, np.zeros(0, dtype=np.uint64)])
+        for tensor in tape.outside() if private else ():
+            known = private.get(tensor[0].numel()) if tensor.dim() > 1 and len(tensor) else None
+            found = hashes(tensor) if known is not None else None
+            if known is None or found is None:
+                continue
+            strange = np.isin(found, known) & ~np.isin(found, handed)
+            if strange.any():
+                others = tensor.detach().clone()
+                others[torch.as_tensor(strange, device=tensor.device)] = tensor.detach().mean(0)
+                yield tensor, others, int(strange.sum())
+
+    def findings(self) -> Iterator[Finding]:
+        """What was seen at two steps."""
+        if len(self._reached) >= _LOOKS:
+            yield Finding(
+                check="no record outside of its batch",
+                where="what a step reads beside its batch",
+                expected="gradients that only records reach which the loader drew",
+                measured=f"gradients that change with {max(self._reached)} records of the private data that "
+                "no loader had handed out",
+                epsilon=None,
+                remedy="Draw every private record by the loader that make_private returned; take what is the "
+                "same at every step from public data.",
+            )
+
+
+def hashes(tensor: torch.Tensor) -> _Hashes | None:
+    """(rows,) one number for each row of floats; None where rows are short, or there is too much of them.
+
+    Equal rows have equal numbers, and others do not, but for 2^-64.
+    """
+    if not tensor.is_floating_point() or tensor.dim() < 2 or not 0 < tensor.numel() <= _MOST:
+        return None
+    flat = tensor.detach().flatten(1).to("cpu", torch.float32).numpy()
+    if flat.shape[1] < _FEWEST:
+        return None
+    factors = np.random.default_rng(0).integers(1, 1 << 63, flat.shape[1], dtype=np.uint64) | np.uint64(1)
+    parts = np.array_split(np.ascontiguousarray(flat).view(np.uint32), 1 + flat.size // _AT_ONCE)
+    # Sums and products wrap around: nothing depends on the order.
+    return np.concatenate([part.astype(np.uint64) @ factors for part in parts])
+
+
+def _tensors(dataset: Any) -> Iterator[torch.Tensor]:
+    """What it holds of the records that it has; of some of those that code of the user's hands out, nothing.
+
+    Which rows that code reads for a number, only it knows.
+    """
+    for leaf, rows in leaves(dataset):
+        if isinstance(leaf, TensorDataset):
+            yield from (tensor if rows is None else tensor[torch.as_tensor(rows)] for tensor in leaf.tensors)
+        elif rows is None:
+            arrays = (each.rows for each in held_by(leaf) if each.of_items and hasattr(each.rows, "dtype"))
+            yield from (torch.as_tensor(array) for array in arrays)
+
+
+def _gradients(parameter: torch.nn.Parameter) -> list[torch.Tensor]:
+    """Of single records where these are formed, or else of their sum."""
+    formed = getattr(parameter, "grad_sample", None)
+    if formed is None:
+        return [] if parameter.grad is None else [parameter.grad]
+    return list(formed) if isinstance(formed, list) else [formed]
+
+
+def _moves(
+    tape: Tape, wanted: Sequence[torch.Tensor], changed: Sequence[tuple[torch.Tensor, torch.Tensor]]
+) -> bool:
+    """Whether a gradient is another one with these tensors in the place of those."""
+    plays = [Playing([], [tape.before]), Playing(changed, [tape.before])]
+    for playing in plays:
+        tape.play(playing)
+    made = [tensor for tensor in wanted if plays[0].made(tensor)]
+    size = max((float(tensor.norm()) for tensor in made), default=0.0)
+    tolerance = max(_ROUNDING, 16 * tape.coarsest) * size
+
+    def apart(one: torch.Tensor, other: torch.Tensor) -> bool:
+        return one.shape != other.shape or float((one - other).norm()) > tolerance
+
+    same, others = ([playing.of(tensor) for tensor in made] for playing in plays)
+    if any(apart(*pair) for pair in zip(made, same, strict=True)):
+        return False
+    return any(apart(*pair) for pair in zip(same, others, strict=True))
