@@ -157,13 +157,10 @@ def _others(moment: Moment, numbers: frozenset[int]) -> FloatArray:
 
 def _movement(pairs: Pairs, numbers: frozenset[int], words: str, norms: float) -> Iterator[Finding]:
     """A record moves a release by one clipping norm, two if replaced, and only where it is in the batch."""
-    same = True
     for i, (one, other) in enumerate(pairs):
         if one.weights != other.weights or one.released.shape != other.released.shape:
             return
-        # Settings are as a step leaves them: it began with an adaptive norm that the one before left.
-        began_alike, same = same, one.settings == other.settings
-        if one.random != other.random or not (began_alike and same):
+        if one.random != other.random or one.settings != other.settings:
             continue  # The noise is not the same.
         distance = float(np.linalg.norm(one.released.astype(np.float64) - other.released)) / one.clip
         size = float(np.linalg.norm(one.released)) / one.clip

@@ -285,8 +285,11 @@ class OptimizerProbe:
         for watcher in self._watchers:
             watcher.about_to_step(self)
 
+        # An adaptive norm is another one once the step was made.
+        clip, settings = self.max_grad_norm, self._settings()
+
         def written(released: RowArray) -> None:
-            self._written(released)
+            self._written(released, clip, settings)
             if bypass is not None and not alone:
                 bypass.handed(self._optimizer, raw, self._stood)
 
@@ -299,16 +302,18 @@ class OptimizerProbe:
         for watcher in self._watchers:
             watcher.stepped(released)
 
-    def _written(self, released: RowArray) -> None:
-        """Let the logbook keep a release before it is applied, and put another in its place."""
-        settings = (self.noise_multiplier, self.max_grad_norm)
+    def _settings(self) -> tuple[float, ...]:
         rates = [float(group["lr"]) for group in self._optimizer.original_optimizer.param_groups]
+        return (self.noise_multiplier, self.max_grad_norm, *rates)
+
+    def _written(self, released: RowArray, clip: float, settings: tuple[float, ...]) -> None:
+        """Let the logbook keep a release before it is applied, and put another in its place."""
         self._logbook.releasing(
             self.parameters,
             self._executor.released([released]),
             rows=self.rows,
-            settings=(*settings, *rates),
-            clip=self.max_grad_norm,
+            settings=settings,
+            clip=clip,
             precision=self.precision,
             random=self._executor.random_state,
         )

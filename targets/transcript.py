@@ -33,13 +33,14 @@ class Moment:
     """One private step.
 
     Attributes:
-        settings: noise multiplier, clipping norm, learning rates, and last the sampling rate.
+        settings: with which it began: noise multiplier, clipping norm, learning rates, and last the sampling
+            rate.
         weights: digest of the parameters before the step.
         inputs: digest of what the model was given since the last step.
         records: (b,) numbers of the batch's records; empty where unknown.
         rows: (b, 4) projections of per-record gradients of the last micro-batch; empty where none are formed.
         released: (d,) what the step itself released, in units of a record's gradient.
-        clip: clipping norm.
+        clip: clipping norm with which it began; one that adapts is another when the step is made.
         precision: relative rounding error of a gradient.
         random: digest of the random state after the backward pass, from which the noise is drawn.
     """

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import random
+import re
+import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,6 +16,15 @@ import numpy as np
 from dpaudit.errors import UsageError
 
 GENERATOR, SEED, TORCH, NONE = "generator", "seed", "torch generator", "none"
+PYTHON, LEGACY = "python", "random state"
+_ANNOTATED = (
+    (r"\btorch\b", TORCH),
+    (r"\brandom\.Random\b|^Random\b", PYTHON),
+    (r"\bRandomState\b", LEGACY),
+    (r"\bGenerator\b", GENERATOR),
+    (r"\bint\b", SEED),
+)
+"""What an annotation says of a random state, if it says one thing."""
 _GENERATORS = ("rng", "generator", "gen", "random")
 _SEEDS = ("seed", "random_state", "random_seed")
 _SIZES = ("size", "batch_size", "n_samples", "n_outputs", "samples")
@@ -27,7 +39,8 @@ class Call:
     Attributes:
         function: the mechanism itself.
         random_name: of the parameter that takes its random state; empty where it is the next positional one.
-        random: what is passed there: "generator" (numpy's), "seed" (an integer), "torch generator" or "none".
+        random: what is passed there: "generator" (numpy's), "random state" (numpy's older one), "python"
+            (`random.Random`), "torch generator", "seed" (an integer) or "none".
         size_name: of the parameter that takes the number of outputs; empty where one call gives one output.
         reseed: whether it draws from the global random states, which are then seeded before each call.
     """
@@ -73,6 +86,11 @@ def call_of(mechanism: Any) -> Call:
     method = getattr(mechanism, "sample", None)
     if callable(method) and not inspect.isclass(mechanism):
         return Call(function=method, random=GENERATOR, random_name="rng", size_name="size")
+    if inspect.isclass(mechanism) and _makes_objects_that_release(mechanism):
+        raise UsageError(
+            f"Expected a mechanism to be a function or an object, found the class {mechanism.__name__}. "
+            f"Name an object of it, such as `mechanism = {mechanism.__name__}(...)` in its module."
+        )
     if not callable(mechanism):
         raise UsageError(
             f"Expected a mechanism to be a function of the data, found {type(mechanism).__name__}. "
@@ -85,6 +103,10 @@ def call_of(mechanism: Any) -> Call:
     return _from_parameters(mechanism, parameters)
 
 
+def _makes_objects_that_release(kind: type) -> bool:
+    return any(name in vars(each) for each in kind.__mro__ for name in ("__call__", "sample"))
+
+
 def _from_parameters(mechanism: Any, parameters: list[inspect.Parameter]) -> Call:
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if not named:
@@ -93,27 +115,30 @@ def _from_parameters(mechanism: Any, parameters: list[inspect.Parameter]) -> Cal
         raise UsageError(f"Expected a mechanism to take the data, found no parameter. Write it as {_FORMS}.")
     rest = named[1:]
     size = next((p for p in rest if p.name in _SIZES and p.default is p.empty), None)
-    random = next((p for p in rest if p.name in _GENERATORS + _SEEDS), None)
-    needed = [p for p in rest if p.default is p.empty and p is not size and p is not random]
-    if random is None and len(needed) == 1:
-        random, needed = needed[0], []
+    state = next((p for p in rest if p.name in _GENERATORS + _SEEDS), None)
+    needed = [p for p in rest if p.default is p.empty and p is not size and p is not state]
+    if state is None and len(needed) == 1:
+        state, needed = needed[0], []
     if needed:
         raise UsageError(
             f"Expected a mechanism of data and a random state, found that it needs {needed[0].name!r} too. "
             f"Write it as {_FORMS}, or fix the rest with functools.partial."
         )
-    positional = random is not None and random.kind is random.POSITIONAL_ONLY
+    positional = state is not None and state.kind is state.POSITIONAL_ONLY
     return Call(
         function=mechanism,
-        random=NONE if random is None else _kind(random),
-        random_name="" if random is None or positional else random.name,
+        random=NONE if state is None else _kind(state),
+        random_name="" if state is None or positional else state.name,
         size_name="" if size is None else size.name,
     )
 
 
 def _kind(parameter: inspect.Parameter) -> str:
-    if "torch" in str(parameter.annotation):
-        return TORCH
+    if parameter.annotation is not parameter.empty:
+        words = inspect.formatannotation(parameter.annotation).strip("'")
+        said = [kind for pattern, kind in _ANNOTATED if re.search(pattern, words)]
+        if len(said) == 1 or TORCH in said:
+            return said[0]
     return SEED if parameter.name in _SEEDS else GENERATOR
 
 
@@ -123,6 +148,10 @@ def _state(kind: str, seed: Sequence[int]) -> Any:
     number = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
     if kind == SEED:
         return number
+    if kind == LEGACY:
+        return np.random.RandomState(number)
+    if kind == PYTHON:
+        return random.Random(number)
     import torch
 
     return torch.Generator().manual_seed(number)
@@ -130,9 +159,6 @@ def _state(kind: str, seed: Sequence[int]) -> Any:
 
 def reseed(seed: Sequence[int]) -> None:
     """Seed the global random states of Python, numpy and, where it is loaded, torch."""
-    import random
-    import sys
-
     number = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
     random.seed(number)
     np.random.seed(number)

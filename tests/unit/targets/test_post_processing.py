@@ -4,8 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from opacus import PrivacyEngine
+from torch.utils.data import DataLoader, TensorDataset
 
+from dpaudit.targets.observe import observe
 from dpaudit.targets.post_processing import compare
+from dpaudit.targets.script import _NOBODY
 from dpaudit.targets.transcript import Moment, Transcript
 
 RNG = np.random.default_rng(0)
@@ -86,12 +91,32 @@ def test_a_clipping_norm_that_is_private_itself_may_differ():
     assert checks(run({0: {"settings": (1.0, 0.9, 0.1, 0.5), "released": shifted(9)}}, {0: "another"})) == []
 
 
-def test_a_step_that_began_with_another_norm_is_not_compared_where_both_end_at_the_same():
-    lower = {"settings": (1.0, 0.9, 0.1, 0.5)}
-    other = run({0: lower, 1: {"released": RELEASED[1] + 0.1}}, {0: "another"})
-    assert checks(other) == []
-    beyond = run({0: lower, 2: {"released": RELEASED[2] + 0.1}}, {0: "another"})
-    assert checks(beyond) == ["sensitivity"]
+def test_an_adaptive_norm_is_taken_down_as_the_step_begins_with_it():
+    torch.manual_seed(0)
+    data = TensorDataset(torch.randn(60, 4), torch.randint(0, 2, (60,)))
+    network, transcript, norms = torch.nn.Linear(4, 2), Transcript(), []
+    with observe((), _NOBODY, np.random.default_rng(0), transcript=transcript):
+        model, optimizer, loader = PrivacyEngine().make_private(
+            module=network,
+            optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+            data_loader=DataLoader(data, batch_size=10),
+            noise_multiplier=1.0,
+            max_grad_norm=1.0,
+            clipping="adaptive",
+            target_unclipped_quantile=0.5,
+            clipbound_learning_rate=0.5,
+            max_clipbound=10.0,
+            min_clipbound=0.1,
+            unclipped_num_std=2.0,
+        )
+        for features, labels in loader:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(features), labels).backward()
+            norms.append(float(optimizer.max_grad_norm))
+            optimizer.step()
+    assert len(set(norms)) > 1
+    assert [step.clip for step in transcript.steps] == norms
+    assert [step.settings[1] for step in transcript.steps] == norms
 
 
 def test_releases_under_different_noise_are_not_compared():
