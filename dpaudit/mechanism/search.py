@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import hypothesis
@@ -28,6 +29,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
+_WITH_RECORDS = 8
 _SHRINKING = 4
 """How many times as many pairs as planned may be tried where one is being made smaller."""
 
@@ -83,6 +85,8 @@ def search(
             found = _generated(domain, screen, share, quick, end, progress)
         if found is not None:
             break
+    if found is not None and not _has_records(found.pair):
+        _try_records(domains, screen, budget)
     tried = list(screen.tried.values())
     _refuse_if_rejected(tried)
     notes = dict.fromkeys(each.noted for each in tried if each.noted)
@@ -144,9 +148,26 @@ def _generated(
     return None
 
 
+def _has_records(pair: Neighbours[Any]) -> bool:
+    """Whether neither data set is empty."""
+    return all(len(data) > 0 for data in (pair.first, pair.second) if hasattr(data, "__len__"))
+
+
+def _try_records(domains: Sequence[Domain], screen: Screen, budget: Budget) -> None:
+    """Try data sets with records until one is taken: what takes only the empty one has another domain."""
+    pairs = (pair for domain in domains for pair in domain.patterns if not pair.outside)
+    for pair in islice(filter(_has_records, pairs), _WITH_RECORDS):
+        if not screen.look(pair, budget.patterns).rejected:
+            return
+
+
 def _refuse_if_rejected(tried: list[Tried]) -> None:
-    """Say so where the mechanism takes none of the data; with `outside` records it need not."""
+    """Say so where the mechanism takes none of the data, or only those without a record.
+
+    With `outside` records it need not.
+    """
     inside = [each for each in tried if not each.pair.outside]
+    inside = [each for each in inside if _has_records(each.pair)] or inside
     rejected = [each for each in inside if each.rejected]
     if inside and len(rejected) == len(inside):
         broken = rejected[0].rejected.startswith(("ModuleNotFoundError", "ImportError", "NameError"))

@@ -139,6 +139,21 @@ def test_a_mechanism_that_takes_none_of_the_data_is_one_line():
     assert "\n" not in str(error.value)
 
 
+def test_a_mechanism_that_takes_only_the_empty_data_set_is_of_another_domain():
+    def of_texts(data, rng):
+        return sum(len(text) > 3 for text in data) + rng.laplace()
+
+    with pytest.raises(UsageError, match=r"raised on all .* object of type 'float' has no len"):
+        audited(of_texts)
+
+
+def test_a_mechanism_that_takes_all_but_the_empty_data_set_is_refuted():
+    def mean(data, rng):
+        return sum(data) / len(data) + rng.laplace()
+
+    assert audited(mean).verdict.status is Status.REFUTED
+
+
 @pytest.mark.slow
 def test_a_domain_may_be_a_strategy():
     pairs = neighbouring_lists(real(0, 10))

@@ -72,6 +72,31 @@ def optional_rng(data, epsilon=1.0, rng=None):
     return sum(data) + float(rng.normal())
 
 
+def with_python(data, rng: random.Random):
+    return sum(data) + rng.gauss(0, 1)
+
+
+def with_python_in_words(data, noise: "random.Random"):
+    return sum(data) + noise.gauss(0, 1)
+
+
+def with_random_state(data, random_state: np.random.RandomState | None = None):
+    return sum(data) + float(random_state.laplace())
+
+
+def with_generator_as_seed(data, seed: np.random.Generator):
+    return sum(data) + float(seed.normal())
+
+
+def with_either(data, seed: "int | np.random.Generator"):
+    assert isinstance(seed, int)
+    return sum(data) + float(np.random.default_rng(seed).normal())
+
+
+def with_whole_number(data, rng: int):
+    return sum(data) + float(np.random.default_rng(rng).normal())
+
+
 class Callable:
     def __call__(self, data, rng):
         return with_generator(data, rng)
@@ -88,6 +113,12 @@ FORMS = [
     with_torch,
     with_size,
     with_defaults,
+    with_python,
+    with_python_in_words,
+    with_random_state,
+    with_generator_as_seed,
+    with_either,
+    with_whole_number,
     optional_rng,
     Callable(),
     Callable().method,
@@ -116,6 +147,7 @@ def test_functions_of_the_data_alone_are_called_too():
     [
         (3.0, "function of the data, found float"),
         (None, "function of the data, found NoneType"),
+        (Callable, "found the class Callable. Name an object of it"),
         (lambda: 1, "found no parameter"),
         (lambda data, epsilon, rng: 1, "needs 'epsilon' too"),
         (lambda data, epsilon, delta: 1, "needs 'epsilon' too"),
