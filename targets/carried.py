@@ -23,7 +23,7 @@ _ROUNDING = 1e-3
 
 
 @dataclass(slots=True, kw_only=True)
-class Step:
+class Recorded:
     """A private step that was taken down.
 
     Attributes:
@@ -52,7 +52,7 @@ class _Earlier:
         buffers: of private models, as they were left.
     """
 
-    step: Step
+    step: Recorded
     weights: Contents
     tail: Tape | None = None
     buffers: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Carried:
         self._moved: list[float] = []
         self._kept: dict[str, list[float]] = {}
 
-    def keep(self, step: Step | None) -> None:
+    def keep(self, step: Recorded | None) -> None:
         """Keep a step that is about to be made, if the next one is taken down as well."""
         self._last = None
         if step is not None and step.handed and step.formed and not step.tape.overflowed:
@@ -105,7 +105,7 @@ class Carried:
                     if saved and (buffer.dim() or buffer.is_floating_point()):
                         yield f"{prefix}.{name}".removeprefix("."), buffer
 
-    def look(self, step: Step) -> None:
+    def look(self, step: Recorded) -> None:
         """Hold a step that is about to be made against the one before it."""
         last, self._last = self._last, None
         if last is None or last.tail is None or step.tape.overflowed:
@@ -127,7 +127,7 @@ class Carried:
         if distance:
             self._moved.append(distance)
 
-    def _look_at_buffers(self, last: _Earlier, step: Step, same: Playing, other: Playing) -> None:
+    def _look_at_buffers(self, last: _Earlier, step: Recorded, same: Playing, other: Playing) -> None:
         for name, buffer in last.buffers.items():
             if _changed(buffer, step, same, other):
                 before, after = (_value(playing.of(buffer)) for playing in (same, other))
@@ -161,7 +161,7 @@ class Carried:
                 )
 
 
-def _reached(last: _Earlier, step: Step) -> set[int]:
+def _reached(last: _Earlier, step: Recorded) -> set[int]:
     """Where values lie that the records of an earlier step lead to without noise.
 
     Numbers that numpy made and that the next step does not use again may be noise, too.
@@ -179,7 +179,7 @@ def _of_numpy(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() and not tensor.untyped_storage().resizable()
 
 
-def _carried(reached: set[int], step: Step) -> list[torch.Tensor]:
+def _carried(reached: set[int], step: Recorded) -> list[torch.Tensor]:
     """What a step finds of the records of the one before it, if that leads to its gradients."""
     own = {place(t) for t in step.handed} | {place(p) for p in step.parameters}
     found = [t for t in step.tape.outside() if place(t) in reached - own]
@@ -221,7 +221,7 @@ def _with_others(last: _Earlier, later: Contents, wanted: Sequence[torch.Tensor]
     raise ValueError("nothing else can be put in the place of this batch")
 
 
-def _changed(tensor: torch.Tensor, step: Step, same: Playing, other: Playing) -> bool:
+def _changed(tensor: torch.Tensor, step: Recorded, same: Playing, other: Playing) -> bool:
     """Whether the records of the step before decide what a tensor was when this step began.
 
     Not if what was executed again with the same records is something else: then it was written to otherwise.
@@ -232,7 +232,7 @@ def _changed(tensor: torch.Tensor, step: Step, same: Playing, other: Playing) ->
     return _alike(again, _value(stood)) and not _alike(others, again)
 
 
-def _distance(last: _Earlier, step: Step, carried: Sequence[torch.Tensor], other: Playing) -> float:
+def _distance(last: _Earlier, step: Recorded, carried: Sequence[torch.Tensor], other: Playing) -> float:
     """How far the gradient of a record moves with what an earlier step left; 0 if by rounding alone."""
     if not carried or any(len(each) != len(step.handed[0]) for each in step.formed):
         return 0.0
@@ -273,6 +273,6 @@ def _alike(one: torch.Tensor, two: torch.Tensor) -> bool:
     return one.shape == two.shape and bool(torch.allclose(one, two, rtol=1e-4, atol=1e-7))
 
 
-def _tolerance(last: _Earlier, step: Step) -> float:
+def _tolerance(last: _Earlier, step: Recorded) -> float:
     tails = last.tail.coarsest if last.tail else 0.0
     return max(_ROUNDING, 16 * max(last.step.tape.coarsest, tails, step.tape.coarsest))

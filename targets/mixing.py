@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from dpaudit.check import BoolArray
 from dpaudit.evidence import Finding, Note
 from dpaudit.targets import movement, scaling
-from dpaudit.targets.carried import Carried, Step
+from dpaudit.targets.carried import Carried, Recorded
 from dpaudit.targets.forward import Untestable
 from dpaudit.targets.tape import Tape
 from dpaudit.targets.unhanded import Unhanded
@@ -128,7 +128,7 @@ class Mixing:
         handed, own = self._handed, self._own
         try:
             formed = [found for p in parameters if (found := movement.formed(p)) is not None]
-            step = Step(tape=self.tape, parameters=parameters, handed=handed, formed=formed, own=own)
+            step = Recorded(tape=self.tape, parameters=parameters, handed=handed, formed=formed, own=own)
             complete = len(handed) and len(own) and all(len(t) >= len(own) for t in formed)
             if complete:
                 self.carried.look(step)

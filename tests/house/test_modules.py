@@ -42,6 +42,13 @@ def test_no_function_is_longer_than_a_screen(path):
     assert {name: lines for name, lines in lengths.items() if lines > FUNCTION_LINES} == {}
 
 
+def test_the_map_of_targets_names_each_module_once():
+    text = ast.get_docstring(ast.parse((ROOT / "targets" / "__init__.py").read_text())) or ""
+    named_there = re.findall(r"`(\w+)`", text)
+    every = {path.stem for path in (ROOT / "targets").glob("[!_]*") if path.suffix == ".py" or path.is_dir()}
+    assert sorted(named_there) == sorted(every)
+
+
 @every_file
 def test_nothing_is_left_to_do(path):
     assert re.findall(r"\b(?:TODO|FIXME|XXX|HACK)\b", path.read_text()) == []
