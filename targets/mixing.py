@@ -57,8 +57,12 @@ class Mixing:
             self._entered = True
 
     def _due(self) -> bool:
+        """Whether to take down the step to come: 0, 1, 2, 4, ..., and those after, which find what they left."""
+        return self._tests() or (self._steps - 1) & (self._steps - 2) == 0
+
+    def _tests(self) -> bool:
         early = self._steps < _PAIRS and self.carried.pairs < _LOOKS
-        return (self._steps & (self._steps - 1) == 0 or early) and self.looked < _MOST
+        return early or self._steps & (self._steps - 1) == 0
 
     def made(self) -> None:
         """A private step was made: what runs until the next batch may keep something of this one."""
@@ -104,7 +108,7 @@ class Mixing:
         With `clip`, the norm of whole gradients, what one record does to the sum of clipped ones is measured.
         Rows of `left_out` have no gradients because the audit took their losses away.
         """
-        due = self.stop() and rows is not None and rows > 1
+        due, tests = self.stop() and rows is not None and rows > 1, self._tests()
         self._steps += 1
         if not due or rows is None:
             self.carried.keep(None)
@@ -115,7 +119,8 @@ class Mixing:
             if not len(self._own) or (left_out is not None and len(left_out) != rows):
                 raise Untestable("planted records of another batch than the loader's")
             self._count(parameters, own, rows)
-            self._test(parameters, own, rows, clip)
+            if tests and self.looked < _MOST:
+                self._test(parameters, own, rows, clip)
         except Exception as error:
             # What cannot be executed again shows nothing, and training goes on.
             self.untestable = str(error) if isinstance(error, Untestable) else type(error).__name__
