@@ -57,7 +57,7 @@ class Mixing:
             self._entered = True
 
     def _due(self) -> bool:
-        """Whether to take down the step to come: 0, 1, 2, 4, ..., and those after, which find what they left."""
+        """Whether to take down the step to come: 0, 1, 2, 4, ..., and those after, for what they left."""
         return self._tests() or (self._steps - 1) & (self._steps - 2) == 0
 
     def _tests(self) -> bool:
