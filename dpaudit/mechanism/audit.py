@@ -14,6 +14,7 @@ from hypothesis.strategies import SearchStrategy
 
 from dpaudit.claim import Adjacency
 from dpaudit.domains import Domain
+from dpaudit.errors import UsageError
 from dpaudit.mechanism.budget import Budget, affordable, budget
 from dpaudit.mechanism.confirmation import CONFIRM_STAGE, Confirmation, confirm
 from dpaudit.mechanism.normality import remark
@@ -27,6 +28,7 @@ from dpaudit.stats.guarantees import Guarantee
 from dpaudit.targets.releases.calls import Call, call_of
 from dpaudit.targets.releases.drawing import Drawer, InlineDrawer, cost
 from dpaudit.targets.releases.randomness import Randomness, Source, randomness
+from dpaudit.targets.releases.reading import OUT_OF_TIME
 from dpaudit.targets.releases.workers import WorkerDrawer
 from dpaudit.verdict import Status, Verdict
 
@@ -37,6 +39,7 @@ _CONFIRMS = (1.0, 0.1, 0.1)
 _QUICK = 0.5
 """Share of alpha for a pair that a few outputs already refuted the claim by, where there is one."""
 _STAGES_EACH, _LEAST_CONFIRM = 40, 64
+_HUNG = 3
 _REMARKED, _REMARK_STAGE = 1000, 40
 
 
@@ -133,7 +136,7 @@ def _audited(
     start = time.monotonic()
     with ExitStack() as stack:
         drawer_of = _drawers(settings, stack)
-        first = some_data(domains[-1])
+        first = _in_time(drawer_of(call), some_data(domains[-1]), settings)
         source = randomness(call, drawer_of, first)
         # A generator that a module makes when it is imported is the same one in every worker, whose outputs
         # would be copies of each other: what cannot be seeded is drawn by one worker alone.
@@ -183,6 +186,22 @@ def _drawers(settings: Settings, stack: ExitStack) -> Callable[..., Drawer]:
         return made(call, workers)
 
     return drawer_of
+
+
+def _in_time(drawer: Drawer, data: Sequence[Any], settings: Settings) -> Sequence[Any]:
+    """The data sets on which a call comes to an end: of others each output takes a whole time-out."""
+    kept: list[Any] = []
+    for i, each in enumerate(data):
+        if i == _HUNG and not kept:
+            break
+        if OUT_OF_TIME.label not in drawer.draw(each, 1, (settings.seed, 6, i)).labels:
+            kept.append(each)
+    if not kept:
+        raise UsageError(
+            f"Expected a call to end within {settings.timeout:g} seconds, found that none did on the first "
+            "data sets. Give it more time (`timeout`), or a domain of smaller data."
+        )
+    return kept
 
 
 def _confirmed(

@@ -92,6 +92,7 @@ class Screen:
         drawn: outputs so far.
         closed: sorts of outputs of which nothing but the type is known.
         dropped: numbers and texts of an output beyond those that are looked at.
+        hung: whether an output ran out of time.
     """
 
     drawer: Drawer
@@ -103,6 +104,7 @@ class Screen:
     drawn: int = 0
     closed: set[str] = field(default_factory=set)
     dropped: int = 0
+    hung: bool = False
 
     def look(self, pair: Neighbours[Any], size: int = 0) -> Tried:
         """What a few outputs, `size` or `self.size`, say of a pair; the same whenever it is asked for."""
@@ -117,13 +119,17 @@ class Screen:
 
     def _look(self, new: Tried, size: int) -> Tried:
         start = time.monotonic()
-        probe = self.samples(new, 0, min(_FIRST, size))
+        # Where calls hang, each output costs a whole time-out.
+        probe = self.samples(new, 0, 1 if self.hung else min(_FIRST, size))
         why = _same_failure(probe)
         if not (why and time.monotonic() - start > _SLOW):
-            probe = self.samples(new, 1, min(_PROBE, size))
+            probe = self.samples(new, 1, min(_FIRST if _hangs_on_one(probe) else _PROBE, size))
             why = _same_failure(probe)
         if why:
             return replace(new, rejected=why)
+        if _hangs_on_one(probe) and (rated := self.rate(new, probe)).choice is not None:
+            each = (time.monotonic() - start) / (2 * probe.first.size)
+            return replace(rated, strong=True, seconds=each)
         checked = _checked(new.pair, probe)
         if checked:
             return replace(new, noted=checked)
@@ -141,6 +147,7 @@ class Screen:
         first = self.drawer.draw(of.pair.first, size, of.key(self.root, stage, 0))
         second = self.drawer.draw(of.pair.second, size, of.key(self.root, stage, 1))
         self.closed |= {label for label in first.labels + second.labels if CLOSED in label}
+        self.hung = self.hung or OUT_OF_TIME.label in first.labels + second.labels
         self.dropped = max(self.dropped, first.dropped, second.dropped)
         return Samples(first=first, second=second, records=_records(of.pair))
 
@@ -202,6 +209,15 @@ def _same_failure(samples: Samples) -> str:
     """What all outputs on both data sets came to, where that was no output; else empty."""
     first, second = _rejects(samples.first), _rejects(samples.second)
     return first if first == second else ""
+
+
+def _hangs_on_one(samples: Samples) -> bool:
+    """Whether every output on one data set ran out of time, and none on the other."""
+    hung = [
+        np.array([outputs.labels[kind] == OUT_OF_TIME.label for kind in outputs.kinds])
+        for outputs in (samples.first, samples.second)
+    ]
+    return any(one.all() and not other.any() for one, other in (hung, hung[::-1]))
 
 
 def _rejects(outputs: Outputs) -> str:

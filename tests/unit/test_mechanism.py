@@ -2,6 +2,7 @@
 
 import math
 import secrets
+import time
 
 import numpy as np
 import pytest
@@ -128,6 +129,33 @@ def test_a_mechanism_that_hangs_on_some_data_is_refuted():
     )
     assert audit.verdict.status.name == "REFUTED"
     assert "ran out of time" in audit.witness.event_words
+
+
+def test_a_mechanism_that_never_ends_is_one_line_and_soon():
+    calls = []
+
+    def hangs(data, rng):
+        calls.append(data)
+        time.sleep(60)
+
+    with pytest.raises(UsageError, match=r"to end within 0\.01 seconds, found that none did"):
+        audited(hangs, settings=Settings(samples=400, timeout=0.01))
+    assert len(calls) == 3
+
+
+def test_a_mechanism_that_hangs_on_some_data_takes_few_time_outs():
+    hung = []
+
+    def hangs_on_many(data, rng):
+        if len(data) > 3:
+            hung.append(data)
+            time.sleep(60)
+        return len(data) + float(rng.geometric(0.5) - rng.geometric(0.5))
+
+    audit = audited(hangs_on_many, domain="list(int(0, 1))", settings=Settings(samples=20_000, timeout=0.01))
+    assert audit.verdict.status is Status.REFUTED
+    assert "ran out of time" in audit.witness.event_words
+    assert len(hung) < 200
 
 
 def test_a_mechanism_that_takes_none_of_the_data_is_one_line():
