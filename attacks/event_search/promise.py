@@ -234,7 +234,7 @@ def _most_promising(
     known = np.isfinite(promises)
     spread = np.subtract(likely, promises, out=np.zeros(len(listed)), where=known)
     able = known & (likely + spread / (_BACK - _COMPARED) >= (likely[first] + promises[first]) / 2)
-    surest, chance = _surest(listed, likely > guarantee.claimed, seen, guarantee, size)
+    surest = _surest(listed, likely > guarantee.claimed, seen, guarantee, size)
     second = [] if surest is None or surest == first else [surest]
     order = [first, *second, *(int(at) for at in np.argsort(-likely, kind="stable") if able[at])]
     best: dict[tuple[Column | Both, bool], int] = {}
@@ -243,7 +243,7 @@ def _most_promising(
     places = list(best.values())[:_NEXT]
     kept = [places[i] for i in different(some, [listed[at] for at in places], 1 + _BESIDE)]
     choices = [_choice(listed[at], float(promises[at]), guarantee, size) for at in kept]
-    return replace(choices[0], chance=chance, beside=tuple(choices[1:]))
+    return replace(choices[0], beside=tuple(choices[1:]))
 
 
 def _surest(
@@ -252,12 +252,11 @@ def _surest(
     seen: Tally,
     guarantee: Guarantee,
     size: int,
-) -> tuple[int | None, float]:
-    """The event, of those `known` to leak, by which the confirmation is likeliest to refute the claim.
+) -> int | None:
+    """The event, of those `known` to leak, that the confirmation is likeliest to refute the claim by.
 
-    And the chance that it does. A rare event that the neighbour never shows promises little, for its share
-    may be as good as nothing, and yet refutes almost surely. Shares are drawn from what the back half leaves
-    of them.
+    A rare event that the neighbour never shows promises little, for its share may be as good as nothing, and
+    yet refutes almost surely. Shares are drawn from what the back half leaves of them.
     """
     drawn = shares(seen.ours, seen.theirs, seen.both, seen.trials, _DRAWN, np.random.default_rng(0))
     hits, others = (np.round(share * size).astype(np.int64) for share in drawn)
@@ -265,8 +264,7 @@ def _surest(
     likelier, other = np.where(swapped, others, hits), np.where(swapped, hits, others)
     found = rated(guarantee, likelier, size, other, size, _TESTED, margin=0.0)
     chance = np.where(known, np.mean(found > guarantee.claimed, axis=0), 0.0)
-    top = int(np.argmax(chance))
-    return (top, float(chance[top])) if chance[top] >= _LIKELY else (None, 0.0)
+    return int(np.argmax(chance)) if chance.max() >= _LIKELY else None
 
 
 def with_cautious(choice: Choice, cautious: Choice, samples: Samples) -> Choice:

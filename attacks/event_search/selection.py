@@ -55,8 +55,6 @@ class Choice:
         counts: on the samples that chose it: too good to be believed.
         expected: bound that a confirmation is likelier to give than not, by which pairs are compared; that
             of a cautious reading would put common events before worse ones. None where only `rated` is known.
-        chance: of the likeliest of all events on the pair to refute the claim in the confirmation, 0 where
-            it is small or not known: a rare event that would is worth more than a common one that would not.
         beside: other events that promise nearly as much, to be confirmed on the same outputs.
     """
 
@@ -65,7 +63,6 @@ class Choice:
     rated: float
     counts: Counts
     expected: float | None = None
-    chance: float = 0.0
     beside: tuple[Choice, ...] = ()
 
 

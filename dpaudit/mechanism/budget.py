@@ -10,10 +10,10 @@ _PLANNED = (1_000_000, 300_000, 100_000, 30_000, 10_000, 4_000)
 _SECONDS = 20.0
 _SMALLEST_SCREEN, _LARGEST_SCREEN = 48, 2_000
 """Fewer outputs cannot refute even the grossest fault at the level of a screening."""
-_STEPS = ((16, 1), (8, 2), (4, 4), (2, 8))
+_STEPS = ((16, 1), (8, 2), (4, 4), (1, 16))
 """Of each round after the screening: how many pairs are left, and how many parts of the outputs each gets."""
 _LARGEST_PART, _LARGEST_ROUND = 40_000, 2_000_000
-"""More do not choose pairs better, nor the last pairs' events; the confirmation gets what is left."""
+"""More do not choose pairs better, nor the last pair's event; the confirmation gets what is left."""
 _OVERHEAD = 0.4
 
 
@@ -72,8 +72,7 @@ def budget(samples: int, *, examples: int, patterns: int = 0) -> Budget:
     known = min(max(int(samples / 10 / (2 * max(patterns, 1))), screen), _LARGEST_SCREEN)
     part = max(samples * _OVERHEAD - 2 * examples * screen, samples / 4) / (2 * sum(p * n for p, n in _STEPS))
     rounds = tuple(
-        Round(pairs=pairs, size=max(int(_most(part, step) * parts), 64))
-        for step, (pairs, parts) in enumerate(_STEPS, start=1)
+        Round(pairs=pairs, size=max(int(_most(part, pairs) * parts), 64)) for pairs, parts in _STEPS
     )
     chosen = sum(each.pairs * each.size for each in rounds) + examples * screen
     return Budget(
@@ -85,14 +84,12 @@ def budget(samples: int, *, examples: int, patterns: int = 0) -> Budget:
     )
 
 
-def _most(part: float, step: int) -> float:
+def _most(part: float, pairs: int) -> float:
     """A part of the outputs, cut off where more would not help.
 
-    The events of the last pairs may be rare: a million tell a leak of 0.13 in one output of 300 from luck,
-    and which of two pairs has the leak by which the claim falls.
+    The event of the last pair may be rare: a million tell a leak of 0.13 in one output of 300 from luck.
     """
-    pairs, parts = _STEPS[-1]
-    return min(part, _LARGEST_PART if step < len(_STEPS) else _LARGEST_ROUND / (pairs * parts))
+    return min(part, _LARGEST_PART if pairs > 1 else _LARGEST_ROUND / _STEPS[-1][1])
 
 
 def affordable(seconds_each: float) -> int:

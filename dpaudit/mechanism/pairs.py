@@ -26,7 +26,6 @@ _FIRST, _PROBE = 4, 16
 _SLOW = 1.0
 """Seconds for a probe beyond which few more outputs are drawn, and only where the probe tells data apart."""
 _FEWEST, _ENOUGH = 32, 64
-_EVEN = 0.5
 _READ = 100_000
 """Outputs on a data set that the cautious reading takes; more would cost seconds and say the same."""
 
@@ -64,12 +63,6 @@ class Tried:
         if self.choice is None or self.choice.expected is None:
             return self.rated
         return self.choice.expected
-
-    @property
-    def likelihood(self) -> int:
-        """Chance that a confirmation refutes the claim, in quarters; 0 where it is less than even."""
-        chance = 0.0 if self.choice is None else self.choice.chance
-        return round(4 * chance) if chance >= _EVEN else 0
 
     @property
     def event_words(self) -> str:

@@ -191,10 +191,6 @@ def narrowed(
         within = not tried.pair.outside and tried.rated > screen.guarantee.claimed
         return not within, -tried.expected, len(tried.text)
 
-    def by_chance(tried: Tried) -> tuple[int, tuple[bool, float, int]]:
-        # Few outputs give chances by luck; of the last pairs one may refute where the other only leaks.
-        return -tried.likelihood, order(tried)
-
     left = _first_round(screen, order, budget.rounds[0].pairs)
     total = sum(min(r.pairs, len(left)) for r in budget.rounds)
     done = 0
@@ -202,9 +198,9 @@ def narrowed(
     seen: dict[str, list[Samples]] = {}
     for stage, each in enumerate(budget.rounds, start=3):
         looked = []
-        last = each is budget.rounds[-1]
         for tried in left[: each.pairs]:
             progress("choosing the event", done, total)
+            last = each is budget.rounds[-1]
             # Fewer outputs than a pair was screened with would rate it anew by chance.
             size = max(each.size, budget.patterns) if tried.text in screen.patterns else each.size
             parts = seen.setdefault(tried.text, [])
@@ -213,6 +209,6 @@ def narrowed(
             learn = Learn.ALL if last else Learn.LINEAR
             looked.append(screen.weigh(tried, together(parts), size=budget.confirm, learn=learn))
             done += 1
-        left = [*sorted(looked, key=by_chance if last else order), *left[each.pairs :]]
+        left = [*sorted(looked, key=order), *left[each.pairs :]]
         seen = {tried.text: seen[tried.text] for tried in looked}
     return tuple(tried for tried in left[:n_candidates] if tried.choice is not None)

@@ -95,7 +95,7 @@ def leaky(rng: np.random.Generator, size: int, more: bool):
 
 @pytest.mark.parametrize("coupled", [True, False])
 def test_a_rare_leak_beats_a_common_one_below_the_claim_where_pairs_show_it(coupled) -> None:
-    rare, likely = 0, 0
+    rare = 0
     for seed in range(4):
         seeds = [[seed, 0 if coupled else side] for side in range(2)]
         tables = [
@@ -106,10 +106,9 @@ def test_a_rare_leak_beats_a_common_one_below_the_claim_where_pairs_show_it(coup
         rng = np.random.default_rng(seed)
         choice = promised(samples, CLAIM, size=5_000_000, learn=Learn.NOTHING, rng=rng)
         assert choice is not None
-        print(f"{choice.event.words()}: {choice.rated:.3f}, {choice.chance}")
+        print(f"{choice.event.words()}: {choice.rated:.3f}")
         rare += choice.event.words().startswith("output[0]")
-        likely += choice.chance >= 0.5
-    assert (rare >= 3 and likely >= 2) if coupled else (rare <= 1 and likely <= 1)
+    assert rare >= 3 if coupled else rare <= 1
 
 
 def test_only_what_is_asked_for_shares_its_noise() -> None:
