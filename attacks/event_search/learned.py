@@ -22,6 +22,8 @@ _ROWS = 20_000
 _TREES, _DEPTH = 40, 3
 _LARGEST = 1e6
 _STEP_ROWS = 100_000
+_AT_ONCE = 16_384
+"""Rows that are scored at once: all steps of a million would each go through main memory."""
 _STEPS = 8
 """Pieces of each feature: the leaves of a tree of the depth above."""
 _SPREAD = 0.2
@@ -92,6 +94,12 @@ class LearnedScore:
 
     def of(self, table: FloatArray) -> FloatArray:
         """(n,) scores from (n, k) values of the base."""
+        if len(table) <= _AT_ONCE:
+            return self._scored(table)
+        starts = range(0, len(table), _AT_ONCE)
+        return np.concatenate([self._scored(table[start : start + _AT_ONCE]) for start in starts])
+
+    def _scored(self, table: FloatArray) -> FloatArray:
         table = _prepared(self, table)
         total = np.zeros(len(table))
         if self.weights:

@@ -8,6 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
+from dpaudit.attacks.event_search.coupling import lower_and_upper, spread
 from dpaudit.attacks.event_search.events import Both, Event, Side
 from dpaudit.attacks.event_search.features import Feature
 from dpaudit.attacks.event_search.learned import LearnedScore
@@ -33,11 +34,50 @@ class Coded:
 
     Attributes:
         first: (n, k) number of thresholds below each value, on the one data set; 255 for NaN.
-        second: (m, k) on the other.
+        second: (n, k) on the other; rows may have been drawn in pairs.
     """
 
     first: IntArray
     second: IntArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How often events happened, arrays of any one shape.
+
+    Attributes:
+        ours: on the first data set.
+        theirs: on the second.
+        both: on both, in one pair of rows.
+        trials: number of pairs.
+    """
+
+    ours: IntArray
+    theirs: IntArray
+    both: IntArray
+    trials: int
+
+    def at(self, place: tuple[int, ...]) -> Tally:
+        """Of one event."""
+        found = (np.asarray(each[place]) for each in (self.ours, self.theirs, self.both))
+        ours, theirs, both = found
+        return Tally(ours=ours, theirs=theirs, both=both, trials=self.trials)
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            ours=self.ours + other.ours,
+            theirs=self.theirs + other.theirs,
+            both=self.both + other.both,
+            trials=self.trials + other.trials,
+        )
+
+
+def stacked(tallies: Sequence[Tally]) -> Tally:
+    """(k,) of one event each, on the same pairs."""
+    ours, theirs, both = (
+        np.array([getattr(each, name) for each in tallies]) for name in ("ours", "theirs", "both")
+    )
+    return Tally(ours=ours, theirs=theirs, both=both, trials=tallies[0].trials)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,58 +86,49 @@ class Reading:
 
     Attributes:
         guarantee: the claim.
-        trials: outputs of the part on the one data set.
-        others: on the other.
         caution: standard deviations of the part.
         size: outputs on each data set in the confirmation.
     """
 
     guarantee: Guarantee
-    trials: int
-    others: int
     caution: float
     size: int
 
-    def both_ways(self, ours: IntArray, theirs: IntArray) -> FloatArray:
-        """(2, ...) what is promised where the event is likelier on the first data set, and on the second."""
-        # `rated` takes the caution in standard deviations of each of its two samples.
-        one, two = (
-            self.caution + _TEST * np.sqrt(trials / self.size) for trials in (self.trials, self.others)
-        )
-        claim, n, m = self.guarantee, self.trials, self.others
-        there = rated(claim, ours, n, theirs, m, one, others_caution=two, margin=_MARGIN)
-        back = rated(claim, theirs, m, ours, n, two, others_caution=one, margin=_MARGIN)
+    def both_ways(self, seen: Tally) -> FloatArray:
+        """(2, ...) what is promised where the event is likelier on the first data set, and on the second.
+
+        The confirmation draws independently, so that its own standard deviations stay what they are.
+        """
+        n, ours, theirs = seen.trials, seen.ours, seen.theirs
+        caution = self.caution * spread(ours, theirs, seen.both, n) + _TEST * np.sqrt(n / self.size)
+        there = rated(self.guarantee, ours, n, theirs, n, caution, margin=_MARGIN)
+        back = rated(self.guarantee, theirs, n, ours, n, caution, margin=_MARGIN)
         return np.stack([there, back])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """An event of the short list, and how often it happened on the back half.
+    """An event of the short list, and how often it happened.
 
     Attributes:
         event: the event.
         swapped: whether it looked likelier on the second data set.
-        ours: count on the first.
-        theirs: count on the second.
-        before: counts on the front half, and of how many outputs on each data set.
+        seen: on the back half.
+        before: on the front half.
     """
 
     event: Event
     swapped: bool
-    ours: int
-    theirs: int
-    before: tuple[int, int, int, int]
+    seen: Tally
+    before: Tally
 
 
-def best_places(
-    ours: IntArray, theirs: IntArray, trials: tuple[int, int], guarantee: Guarantee, size: int
-) -> tuple[list[tuple[int, ...]], float]:
+def best_places(seen: Tally, guarantee: Guarantee, size: int) -> tuple[list[tuple[int, ...]], float]:
     """Places of the events that each caution likes best in either direction, and the first one's reading."""
     places: dict[tuple[int, ...], None] = {}
     merit = -np.inf
     for caution in _CAUTIONS:
-        reading = Reading(guarantee=guarantee, trials=trials[0], others=trials[1], caution=caution, size=size)
-        table = reading.both_ways(ours, theirs)
+        table = Reading(guarantee=guarantee, caution=caution, size=size).both_ways(seen)
         if caution == _CAUTIONS[0]:
             merit = float(table.max(initial=-np.inf))
         for way, part in enumerate(table):
@@ -117,19 +148,14 @@ def corners_of_pairs(
     """The best corners of pairs of columns by the front half."""
     chosen = {j: _coarse(len(grid[j])) for j in paired if len(grid[j])}
     front, back = ({j: _pieces(half, j, chosen[j]) for j in chosen} for half in halves)
-    trials = (len(halves[0].first), len(halves[0].second))
     found: list[tuple[float, int, int, list[tuple[int, ...]]]] = []
     for i, j in combinations(chosen, 2):
-        cells = (len(chosen[i]), len(chosen[j]))
-        ours, theirs = (corners(front[i][side], front[j][side], cells) for side in (0, 1))
-        places, merit = best_places(ours, theirs, trials, guarantee, size)
+        places, merit = best_places(_cornered(front[i], front[j]), guarantee, size)
         found.append((merit, i, j, places))
     found.sort(key=lambda each: -each[0])
     listed: list[Listed] = []
     for _, i, j, places in found[:_LISTED]:
-        cells = (len(chosen[i]), len(chosen[j]))
-        then = [corners(front[i][side], front[j][side], cells) for side in (0, 1)]
-        ours, theirs = (corners(back[i][side], back[j][side], cells) for side in (0, 1))
+        before, seen = (_cornered(half[i], half[j]) for half in (front, back))
         one, other = columns[i], columns[j]
         assert isinstance(one, Feature)
         assert isinstance(other, Feature)
@@ -142,9 +168,8 @@ def corners_of_pairs(
                 Listed(
                     event=Event(feature=both, above=True, threshold=0.5),
                     swapped=bool(way),
-                    ours=int(ours[corner, row, place]),
-                    theirs=int(theirs[corner, row, place]),
-                    before=(int(then[0][corner, row, place]), int(then[1][corner, row, place]), *trials),
+                    seen=seen.at((corner, row, place)),
+                    before=before.at((corner, row, place)),
                 )
             )
     return listed
@@ -155,11 +180,46 @@ def _coarse(cuts: int) -> IntArray:
     return np.unique(np.linspace(0, cuts - 1, min(cuts, _CELLS)).round().astype(np.int64))
 
 
-def _pieces(half: Coded, column: int, chosen: IntArray) -> tuple[IntArray, IntArray]:
-    """Codes of a column between the chosen thresholds; one more than there are pieces for NaN."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pieces:
+    """One column of a half, coarser.
+
+    Attributes:
+        cuts: number of thresholds.
+        first: codes on the one data set; one more than there are pieces for NaN.
+        second: on the other.
+        lower: of each pair of rows the smaller; NaN where one is.
+        upper: the larger.
+    """
+
+    cuts: int
+    first: IntArray
+    second: IntArray
+    lower: IntArray
+    upper: IntArray
+
+
+def _pieces(half: Coded, column: int, chosen: IntArray) -> _Pieces:
+    """Codes of a column between the chosen thresholds."""
+    missing = len(chosen) + 1
     table = np.searchsorted(chosen, np.arange(NOT_A_NUMBER + 1))
-    table[NOT_A_NUMBER] = len(chosen) + 1
-    return table[half.first[:, column]], table[half.second[:, column]]
+    table[NOT_A_NUMBER] = missing
+    first, second = table[half.first[:, column]], table[half.second[:, column]]
+    lower, upper = lower_and_upper(first, second, missing)
+    return _Pieces(cuts=len(chosen), first=first, second=second, lower=lower, upper=upper)
+
+
+def _cornered(one: _Pieces, other: _Pieces) -> Tally:
+    """(4, rows, columns) counts of all corners of two columns."""
+    cells = (one.cuts, other.cuts)
+    ends = [(one.lower, other.lower), (one.lower, other.upper), (one.upper, other.lower)]
+    ends.append((one.upper, other.upper))
+    return Tally(
+        ours=corners(one.first, other.first, cells),
+        theirs=corners(one.second, other.second, cells),
+        both=np.stack([corners(a, b, cells)[corner] for corner, (a, b) in enumerate(ends)]),
+        trials=len(one.first),
+    )
 
 
 def corners(one: IntArray, other: IntArray, cells: tuple[int, int]) -> IntArray:
@@ -176,3 +236,14 @@ def at_most(codes: IntArray, cuts: int) -> IntArray:
     counts = np.bincount(codes, minlength=NOT_A_NUMBER + 1)[: cuts + 1]
     below = np.cumsum(counts)
     return np.stack([below[-1] - below[:-1], below[:-1]])
+
+
+def tally(first: IntArray, second: IntArray, cuts: int) -> Tally:
+    """(2, cuts) counts of all thresholds of a column."""
+    lower, upper = lower_and_upper(first, second, NOT_A_NUMBER)
+    return Tally(
+        ours=at_most(first, cuts),
+        theirs=at_most(second, cuts),
+        both=np.stack([at_most(lower, cuts)[0], at_most(upper, cuts)[1]]),
+        trials=len(first),
+    )

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from dpaudit.attacks.event_search.coupling import shares
 from dpaudit.attacks.event_search.events import Both, Event
 from dpaudit.attacks.event_search.features import Feature, matrix, side_by_side
 from dpaudit.attacks.event_search.learned import columns_of, fit_linear, fit_steps, fit_trees
@@ -22,9 +23,11 @@ from dpaudit.attacks.event_search.listing import (
     Column,
     Listed,
     Reading,
-    at_most,
+    Tally,
     best_places,
     corners_of_pairs,
+    stacked,
+    tally,
 )
 from dpaudit.attacks.event_search.proposals import leading, propose
 from dpaudit.attacks.event_search.selection import Choice, Learn, Samples, ranked_outputs, rated, thresholds
@@ -61,7 +64,8 @@ def promised(
     """The event of all families with the largest promised bound.
 
     Args:
-        samples: independent outputs on both data sets.
+        samples: outputs on both data sets, each of a data set independent of its others; the i-th of the
+            one and the i-th of the other may have been drawn under the same seed, which makes a choice surer.
         guarantee: the claim, by whose parameter events are rated.
         size: outputs on each data set with which the event is going to be confirmed.
         learn: which scores to fit.
@@ -71,29 +75,22 @@ def promised(
         Its `rated` is the promise, and its counts are those of the back half; None where no event could
         break the claim. Costs some 60 comparisons with a sorted list for each output.
     """
-    half, other = samples.first.size // 2, samples.second.size // 2
-    front = Samples(
-        first=samples.first.rows(slice(0, half)),
-        second=samples.second.rows(slice(0, other)),
-        records=samples.records,
-    )
+    total = min(samples.first.size, samples.second.size)
+    half = total // 2
+    front, back = samples.rows(0, half), samples.rows(half, total)
     features, base = _distinct(_thinned(front))
     if not features:
         return None
-    cut = min(half // 2, other // 2, _FITTED)
+    cut = min(half // 2, _FITTED)
     scores = _scores(front, base, cut, learn, rng)
     columns = [*features, *scores]
     grid = _grid(front.rows(cut, None), columns)
     halves = [
-        Coded(first=_codes(a, columns, grid), second=_codes(b, columns, grid))
-        for a, b in (
-            (front.first, front.second),
-            (samples.first.rows(slice(half, None)), samples.second.rows(slice(other, None))),
-        )
+        Coded(first=_codes(part.first, columns, grid), second=_codes(part.second, columns, grid))
+        for part in (front, back)
     ]
     listed = _short_list(columns, len(features), grid, halves, cut, guarantee, size)
-    some = samples.rows(max(half, other), max(half, other) + _THINNED)
-    return _most_promising(listed, halves[1], some, guarantee, size)
+    return _most_promising(listed, _thinned(back), guarantee, size)
 
 
 def _thinned(samples: Samples) -> Samples:
@@ -190,19 +187,17 @@ def _short_list(
     for j, column in enumerate(columns):
         # What was fitted on the first rows looks too good on them.
         start = 0 if j < readable else cut
-        ours, theirs = (at_most(part[start:, j], len(grid[j])) for part in (front.first, front.second))
-        left = (len(front.first) - start, len(front.second) - start)
-        after = [at_most(part[:, j], len(grid[j])) for part in (back.first, back.second)]
-        best, merit = best_places(ours, theirs, left, guarantee, size)
+        before = tally(front.first[start:, j], front.second[start:, j], len(grid[j]))
+        seen = tally(back.first[:, j], back.second[:, j], len(grid[j]))
+        best, merit = best_places(before, guarantee, size)
         merits.append(merit)
         found.append(
             [
                 Listed(
                     event=Event(feature=column, above=side == 0, threshold=float(grid[j][row])),
                     swapped=bool(swapped),
-                    ours=int(after[0][side, row]),
-                    theirs=int(after[1][side, row]),
-                    before=(int(ours[side, row]), int(theirs[side, row]), *left),
+                    seen=seen.at((side, row)),
+                    before=before.at((side, row)),
                 )
                 for swapped, side, row in best
             ]
@@ -214,7 +209,7 @@ def _short_list(
 
 
 def _most_promising(
-    listed: Sequence[Listed], back: Coded, some: Samples, guarantee: Guarantee, size: int
+    listed: Sequence[Listed], some: Samples, guarantee: Guarantee, size: int
 ) -> Choice | None:
     """By the back half; of those that promise as much the one that people can read best.
 
@@ -223,12 +218,10 @@ def _most_promising(
     """
     if not listed:
         return None
-    n, m = len(back.first), len(back.second)
-    ours, theirs = (np.array([getattr(each, side) for each in listed]) for side in ("ours", "theirs"))
+    seen = stacked([each.seen for each in listed])
 
     def promised_with(caution: float) -> FloatArray:
-        reading = Reading(guarantee=guarantee, trials=n, others=m, caution=caution, size=size)
-        both = reading.both_ways(ours, theirs)
+        both = Reading(guarantee=guarantee, caution=caution, size=size).both_ways(seen)
         found: FloatArray = np.where([each.swapped for each in listed], both[1], both[0])
         return found
 
@@ -241,7 +234,7 @@ def _most_promising(
     known = np.isfinite(promises)
     spread = np.subtract(likely, promises, out=np.zeros(len(listed)), where=known)
     able = known & (likely + spread / (_BACK - _COMPARED) >= (likely[first] + promises[first]) / 2)
-    surest = _surest(listed, likely > guarantee.claimed, ours, theirs, (n, m), guarantee, size)
+    surest = _surest(listed, likely > guarantee.claimed, seen, guarantee, size)
     second = [] if surest is None or surest == first else [surest]
     order = [first, *second, *(int(at) for at in np.argsort(-likely, kind="stable") if able[at])]
     best: dict[tuple[Column | Both, bool], int] = {}
@@ -249,30 +242,24 @@ def _most_promising(
         best.setdefault((listed[at].event.feature, listed[at].swapped), at)
     places = list(best.values())[:_NEXT]
     kept = [places[i] for i in different(some, [listed[at] for at in places], 1 + _BESIDE)]
-    choices = [_choice(listed[at], float(promises[at]), n, m, guarantee, size) for at in kept]
+    choices = [_choice(listed[at], float(promises[at]), guarantee, size) for at in kept]
     return replace(choices[0], beside=tuple(choices[1:]))
 
 
 def _surest(
     listed: Sequence[Listed],
     known: BoolArray,
-    ours: IntArray,
-    theirs: IntArray,
-    trials: tuple[int, int],
+    seen: Tally,
     guarantee: Guarantee,
     size: int,
 ) -> int | None:
     """The event, of those `known` to leak, that the confirmation is likeliest to refute the claim by.
 
     A rare event that the neighbour never shows promises little, for its share may be as good as nothing, and
-    yet refutes almost surely. Shares are drawn from what the back half leaves of them (Jeffreys).
+    yet refutes almost surely. Shares are drawn from what the back half leaves of them.
     """
-    rng = np.random.default_rng(0)
-    shares = [
-        rng.beta(hits + 0.5, total - hits + 0.5, (_DRAWN, len(listed)))
-        for hits, total in zip((ours, theirs), trials, strict=True)
-    ]
-    hits, others = (np.round(share * size).astype(np.int64) for share in shares)
+    drawn = shares(seen.ours, seen.theirs, seen.both, seen.trials, _DRAWN, np.random.default_rng(0))
+    hits, others = (np.round(share * size).astype(np.int64) for share in drawn)
     swapped = np.array([each.swapped for each in listed])
     likelier, other = np.where(swapped, others, hits), np.where(swapped, hits, others)
     found = rated(guarantee, likelier, size, other, size, _TESTED, margin=0.0)
@@ -306,32 +293,19 @@ def _apart(one: BoolArray, other: BoolArray) -> bool:
     return differing > _ALIKE * least
 
 
-def _choice(
-    best: Listed, promise: float, trials: int, others: int, guarantee: Guarantee, size: int
-) -> Choice:
-    counts = (
-        Counts(hits=best.theirs, trials=others, other_hits=best.ours, other_trials=trials)
-        if best.swapped
-        else Counts(hits=best.ours, trials=trials, other_hits=best.theirs, other_trials=others)
-    )
+def _choice(best: Listed, promise: float, guarantee: Guarantee, size: int) -> Choice:
+    ours, theirs, trials = int(best.seen.ours), int(best.seen.theirs), best.seen.trials
+    hits, other = (theirs, ours) if best.swapped else (ours, theirs)
     return Choice(
         event=best.event,
         swapped=best.swapped,
         rated=promise,
-        counts=counts,
-        expected=_expected(best, trials, others, guarantee, size),
+        counts=Counts(hits=hits, trials=trials, other_hits=other, other_trials=trials),
+        expected=_expected(best, guarantee, size),
     )
 
 
-def _expected(best: Listed, trials: int, others: int, guarantee: Guarantee, size: int) -> float:
+def _expected(best: Listed, guarantee: Guarantee, size: int) -> float:
     """By both halves, with little caution: pairs are compared, whose luck is alike."""
-    ours, theirs, before, others_before = best.before
-    reading = Reading(
-        guarantee=guarantee,
-        trials=trials + before,
-        others=others + others_before,
-        caution=_COMPARED,
-        size=size,
-    )
-    both = reading.both_ways(np.array(ours + best.ours), np.array(theirs + best.theirs))
-    return float(both[int(best.swapped)])
+    reading = Reading(guarantee=guarantee, caution=_COMPARED, size=size)
+    return float(reading.both_ways(best.before + best.seen)[int(best.swapped)])

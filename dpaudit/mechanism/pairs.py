@@ -74,7 +74,7 @@ class Tried:
         return max(min(size, int(seconds / (2 * max(self.seconds, 1e-9)))), min(size, _FEWEST))
 
     def key(self, root: int, stage: int, side: int) -> tuple[int, ...]:
-        """Seed of a draw: no two draws of an audit share one."""
+        """Seed of a draw: no two draws of an audit share one, but those that are coupled."""
         return (root, stage, crc32(self.text.encode()), side)
 
 
@@ -120,10 +120,11 @@ class Screen:
     def _look(self, new: Tried, size: int) -> Tried:
         start = time.monotonic()
         # Where calls hang, each output costs a whole time-out.
-        probe = self.samples(new, 0, 1 if self.hung else min(_FIRST, size))
+        probe = self.samples(new, 0, 1 if self.hung else min(_FIRST, size), coupled=True)
         why = _same_failure(probe)
         if not (why and time.monotonic() - start > _SLOW):
-            probe = self.samples(new, 1, min(_FIRST if _hangs_on_one(probe) else _PROBE, size))
+            most = _FIRST if _hangs_on_one(probe) else _PROBE
+            probe = self.samples(new, 1, min(most, size), coupled=True)
             why = _same_failure(probe)
         if why:
             return replace(new, rejected=why)
@@ -135,17 +136,26 @@ class Screen:
             return replace(new, noted=checked)
         spent = time.monotonic() - start
         if spent <= _SLOW:
-            return self.rate(new, self.samples(new, 2, size))
+            return self.rate(new, self.samples(new, 2, size, coupled=True))
         new = replace(new, seconds=spent / (2 * (_FIRST + _PROBE)))
         rated = self.rate(new, probe)
         worth = rated.rated > self.guarantee.claimed
-        return self.rate(new, self.samples(new, 2, min(_ENOUGH, size))) if worth else rated
+        return self.rate(new, self.samples(new, 2, min(_ENOUGH, size), coupled=True)) if worth else rated
 
-    def samples(self, of: Tried, stage: int, size: int) -> Samples:
-        """Draw outputs on both data sets, under seeds that belong to the stage alone."""
+    def samples(self, of: Tried, stage: int, size: int, *, coupled: bool = False) -> Samples:
+        """Draw outputs on both data sets, under seeds that belong to the stage alone.
+
+        Args:
+            of: the pair.
+            stage: to which the seeds belong.
+            size: outputs on each data set.
+            coupled: whether both data sets get the same seeds (common random numbers): where the mechanism
+                draws the same noise for both, what differs is what the data did, and far fewer outputs tell
+                a small leak from luck. For choosing alone: a confirmation needs independent outputs.
+        """
         self.drawn += 2 * size
         first = self.drawer.draw(of.pair.first, size, of.key(self.root, stage, 0))
-        second = self.drawer.draw(of.pair.second, size, of.key(self.root, stage, 1))
+        second = self.drawer.draw(of.pair.second, size, of.key(self.root, stage, 0 if coupled else 1))
         self.closed |= {label for label in first.labels + second.labels if CLOSED in label}
         self.hung = self.hung or OUT_OF_TIME.label in first.labels + second.labels
         self.dropped = max(self.dropped, first.dropped, second.dropped)

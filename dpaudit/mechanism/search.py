@@ -225,7 +225,8 @@ def narrowed(
             # Fewer outputs than a pair was screened with would rate it anew by chance.
             size = max(each.size, budget.patterns) if tried.text in screen.patterns else each.size
             parts = seen.setdefault(tried.text, [])
-            parts.append(screen.samples(tried, stage, tried.affordable(size, seconds / total)))
+            size = tried.affordable(size, seconds / total)
+            parts.append(screen.samples(tried, stage, size, coupled=True))
             learn = Learn.ALL if last else Learn.LINEAR
             looked.append(screen.weigh(tried, together(parts), size=budget.confirm, learn=learn))
             done += 1
