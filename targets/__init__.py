@@ -14,5 +14,5 @@ Where things are, by what a training run is made of:
 - models that are attacked: `answers`, `inversion`, `stationary`, `representatives`, `convex`, `language`
 - what is built in: `datasets`, `models`, `broken` (the zoo), `mechanisms`; `libraries` are those of others,
   and `releases` is how any mechanism is called
-- used by many: `rows`, `randomness`, `places`, `threads`
+- used by many: `rows`, `randomness`, `unwritten`, `places`, `threads`
 """

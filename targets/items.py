@@ -1,8 +1,8 @@
 """Records that a data set mixes while it hands out one of them.
 
-A few items are fetched again from copies of the data set in which the rows of one thing that it holds are
-replaced by others of them: first all rows of one half, then all of the other half. An item that is made of
-one record changes at most once.
+A few items are fetched again from copies of the data set in which other rows of what it holds stand for some
+of them. What has a row for each item, and moves each by its own row, holds the records: an item may change
+with no other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +21,15 @@ from dpaudit.check import IntArray
 from dpaudit.evidence import Finding
 from dpaudit.targets.places import definition
 from dpaudit.targets.randomness import ReplayRandomness
+from dpaudit.targets.sources import leaves
+from dpaudit.targets.unwritten import unwritten
 
 _LOOKS = 2
 _ITEMS = 64
+_FEWEST_ITEMS = 6
 _FEWEST_ROWS = 8
+_OWN, _ALIGNED = 4.0, 0.8
+"""How much more the own row has to move an item than another does, and in which share of the items."""
 _DEPTH = 4
 _MOST_PARTS = 32
 _SECONDS = 0.5
@@ -91,8 +97,8 @@ class Items:
                     check="one record, one item",
                     where=f"{found.kind.__name__}.__getitem__{f' ({line})' if line else ''}",
                     expected="items of the data set that are each made of one record",
-                    measured=f"{found.items} of {found.asked} items change with several rows of "
-                    f"`{found.held.name}`",
+                    measured=f"{found.items} of {found.asked} items change with other rows of "
+                    f"`{found.held.name}` than their own",
                     epsilon=None,
                     remedy="Make each item of its own record alone: mix and normalise by public data, or "
                     "account for every item that a record enters.",
@@ -101,45 +107,69 @@ class Items:
 
 
 def _mixed(dataset: Any) -> Iterator[_Mixed]:
-    """For each thing that has a row for each item: how many items change with two rows of it at least."""
-    found = held_by(dataset)
-    own = next((type(each) for each in _chain(dataset) if not _of_torch(each)), None)
-    if own is None or sum(_bytes(held.rows) for held in found) > _MOST_BYTES:
-        return
+    """For each thing that holds the records: how many items change with other rows of it, too."""
+    for leaf in {id(leaf): leaf for leaf, _ in leaves(dataset)}.values():
+        size = 0 if _of_torch(leaf) else _items(leaf)
+        found = held_by(leaf)
+        if size < _FEWEST_ROWS or sum(_bytes(held.rows) for held in found) > _MOST_BYTES:
+            continue
+        rng = np.random.default_rng(size)
+        # Whoever changes a row in place is not to change the user's.
+        usual = {id(held.rows): copy.deepcopy(held.rows) for held in found}
+        asked = [int(number) for number in rng.permutation(size)[:_ITEMS]]
+        for held in found:
+            if len(held.rows) == size and _of_records(held.rows):
+                yield from _of(leaf, held, usual, asked, rng)
+
+
+def _of(
+    leaf: Any, held: Held, usual: dict[int, Any], asked: list[int], rng: np.random.Generator
+) -> Iterator[_Mixed]:
     deadline = time.perf_counter() + _SECONDS
-    rng = np.random.default_rng(len(dataset))
-    # Whoever changes a row in place is not to change the user's.
-    usual = {id(held.rows): copy.deepcopy(held.rows) for held in found}
-    alone: dict[int, Any] = {}
-    for i in (int(number) for number in rng.permutation(len(dataset))[:_ITEMS]):
-        if time.perf_counter() < deadline or len(alone) < _LOOKS:
-            alone[i] = _item(dataset, i, usual)
-    for held in (each for each in found if each.of_items):
-        half = rng.permutation(len(held.rows)) % 2 == 0
-        changed = [_with_others(held.rows, np.flatnonzero(h), rng) for h in (half, ~half)]
-        asked = mixed = 0
-        for i, item in alone.items():
-            if time.perf_counter() < deadline or asked < _LOOKS:
-                others = [_item(dataset, i, usual | {id(held.rows): rows}) for rows in changed]
-                moved = not any(_alike(item, other) for other in others)
-                # What differs each time shows nothing.
-                mixed += moved and _alike(item, _item(dataset, i, usual))
-                asked += 1
-        yield _Mixed(kind=own, held=held, items=mixed, asked=asked)
+    half = rng.permutation(len(held.rows)) % 2 == 0
+    changed = [_with_others(held.rows, np.flatnonzero(h), rng) for h in (half, ~half)]
+    tried = own = mixed = 0
+    for i in asked:
+        if time.perf_counter() > deadline and tried >= _FEWEST_ITEMS:
+            break
+        tried += 1
+        others = usual | {id(held.rows): changed[int(half[i])]}
+        with _replaced(usual[id(held.rows)], i):
+            by_own = _item(leaf, i, usual)
+        with _replaced(usual[id(held.rows)], (i + 1 + int(rng.integers(len(half) - 1))) % len(half)):
+            by_another = _item(leaf, i, usual)
+        alone, with_others = ([_item(leaf, i, instead) for _ in range(3)] for instead in (usual, others))
+        if any(_distance(alone[0], item) for item in alone):
+            return  # It draws what no seed holds still.
+        own += _distance(alone[0], by_own) > _OWN * _distance(alone[0], by_another)
+        steady = not any(_distance(with_others[0], item) for item in with_others)
+        mixed += steady and _distance(alone[0], with_others[0]) > 0
+    if own >= _ALIGNED * tried:
+        yield _Mixed(kind=type(leaf), held=held, items=mixed, asked=tried)
+
+
+@contextmanager
+def _replaced(rows: Any, i: int) -> Iterator[None]:
+    """Let another row stand for one."""
+    j = (i + len(rows) // 2) % len(rows)
+    before = copy.deepcopy(rows[i])
+    rows[i] = copy.deepcopy(rows[j])
+    try:
+        yield
+    finally:
+        rows[i] = before
+
+
+def _of_records(rows: Any) -> bool:
+    """Whether rows can be records, and not the numbers, lengths or places of such."""
+    if isinstance(rows, list):
+        return not isinstance(rows[0], (int, float, bool))
+    return bool(rows.ndim > 1 or (isinstance(rows, np.ndarray) and rows.dtype.kind == "O"))
 
 
 def held_by(dataset: Any) -> tuple[Held, ...]:
-    """The arrays, tables and lists of items that a data set, and those that it is made of, hold."""
+    """The arrays and long lists that a data set, and those that it is made of, hold."""
     return tuple(_held(dataset, _DEPTH, set()))
-
-
-def _chain(dataset: Any) -> Iterator[Any]:
-    """A data set, and those that torch's own were made of."""
-    yield dataset
-    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-    for each in inner if _of_torch(dataset) else ():
-        if each is not None:
-            yield from _chain(each)
 
 
 def _held(value: Any, depth: int, seen: set[int]) -> Iterator[Held]:
@@ -149,7 +179,7 @@ def _held(value: Any, depth: int, seen: set[int]) -> Iterator[Held]:
     size = _items(value)
     for name, part in getattr(value, "__dict__", {}).items():
         for each in _parts(part):
-            if _is_rows(each) or (isinstance(each, list) and len(each) == size):
+            if _is_rows(each) or (isinstance(each, list) and len(each) > _MOST_PARTS):
                 yield Held(owner=value, name=name, rows=each, of_items=_FEWEST_ROWS <= size == len(each))
             else:
                 yield from _held(each, depth - 1, seen)
@@ -163,8 +193,8 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _is_rows(value: Any) -> bool:
-    """Whether it is an array or a table of rows."""
-    return hasattr(value, "iloc") or (isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim > 0)
+    """Whether it is an array."""
+    return isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim > 0
 
 
 def _items(value: Any) -> int:
@@ -179,7 +209,7 @@ def _of_torch(owner: Any) -> bool:
 
 
 def _bytes(rows: Any) -> int:
-    """Size of an array; of a list or a table, as if its rows were of a kilobyte each."""
+    """Size of an array; of a list, as if its rows were of a kilobyte each."""
     return int(getattr(rows, "nbytes", len(rows) << 10))
 
 
@@ -189,25 +219,27 @@ def _with_others(rows: Any, chosen: IntArray, rng: np.random.Generator) -> Any:
     index[chosen] = rng.choice(chosen, len(chosen))
     if isinstance(rows, list):
         return [copy.deepcopy(rows[i]) for i in index]
-    if hasattr(rows, "iloc"):
-        return rows.iloc[index].set_axis(rows.index)
     return rows[torch.as_tensor(index, device=rows.device)] if isinstance(rows, torch.Tensor) else rows[index]
 
 
 def _item(dataset: Any, index: int, instead: Mapping[int, Any]) -> Any:
     """One item of a copy of the data set that holds these things instead, under a random state of its own."""
     random = ReplayRandomness(seed=index)
-    with random.fresh():
-        # A copy, because a data set may count, keep or draw what it hands out.
-        return copy.deepcopy(dataset, dict(instead))[index]
+    with random.fresh(), unwritten():
+        # A copy, because a data set may count, keep or draw what it hands out. Files are not copied.
+        # The item may be a view of what it was made of.
+        return copy.deepcopy(copy.deepcopy(dataset, dict(instead))[index])
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two items are equal, number by number."""
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(_alike, one, other))
-    return bool(np.array_equal(np.asarray(one), np.asarray(other)))
+def _distance(one: Any, other: Any) -> float:
+    """How far two items are apart, number by number; 1 for each part that is no number and differs."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
+        return sum(_distance(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
+        return sum(map(_distance, one, other))
+    kept = (item.detach().cpu() if isinstance(item, torch.Tensor) else item for item in (one, other))
+    first, second = map(np.asarray, kept)
+    if first.shape != second.shape or not all(part.dtype.kind in "fiub" for part in (first, second)):
+        return 0.0 if np.array_equal(first, second) else 1.0
+    apart = np.nan_to_num(first.astype(np.float64)) - np.nan_to_num(second.astype(np.float64))
+    return float(np.linalg.norm(apart))

@@ -24,7 +24,8 @@ _FEWEST = 4
 _MOST = 1 << 27
 _AT_ONCE = 1 << 22
 _ROUNDING = 1e-3
-_DISTINCT = 0.9
+_DISTINCT = 0.99
+_SHARE = 0.5
 _Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 
@@ -34,6 +35,7 @@ class Unhanded:
     def __init__(self) -> None:
         self._batches = 0
         self._handed: list[_Hashes] = []
+        self._widths: list[dict[int, list[_Hashes]]] = []
         self._private: dict[int, tuple[Any, dict[int, _Hashes]]] = {}
         self._reached: list[int] = []
 
@@ -41,7 +43,12 @@ class Unhanded:
         """A private loader hands out a batch; what it handed out before may have been kept for this step."""
         self._batches += 1
         if self._batches <= _BATCHES:
-            self._handed += [found for tensor in tensors if (found := hashes(tensor)) is not None]
+            widths: dict[int, list[_Hashes]] = {}
+            for tensor in tensors:
+                if len(tensor) and (found := hashes(tensor)) is not None:
+                    widths.setdefault(tensor[0].numel(), []).append(found)
+                    self._handed.append(found)
+            self._widths.append(widths)
 
     def look(self, tape: Tape, parameters: Sequence[torch.nn.Parameter], dataset: Any) -> None:
         """Look at what led to a step that is about to be made on a batch of this data set.
@@ -74,16 +81,24 @@ class Unhanded:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
         """Tensors with rows that were not handed out, the same with others there, and how many there are."""
         handed = np.concatenate([*self._handed, np.zeros(0, dtype=np.uint64)])
+        # Rows that are changed on their way are not known when they are met again.
+        private = {width: rows for width, rows in private.items() if self._as_held(width, rows)}
         for tensor in tape.outside() if private else ():
             known = private.get(tensor[0].numel()) if tensor.dim() > 1 and len(tensor) else None
             found = hashes(tensor) if known is not None else None
             if known is None or found is None:
                 continue
             strange = np.isin(found, known) & ~np.isin(found, handed)
-            if strange.any():
+            # A few rows may be equal by chance.
+            if strange.any() and np.isin(found, known).mean() >= _SHARE:
                 others = tensor.detach().clone()
                 others[torch.as_tensor(strange, device=tensor.device)] = tensor.detach().mean(0)
                 yield tensor, others, int(strange.sum())
+
+    def _as_held(self, width: int, rows: _Hashes) -> bool:
+        """Whether every batch had a tensor of rows as the data set holds them."""
+        batches = (widths.get(width, []) for widths in self._widths if widths)
+        return all(any(np.isin(tensor, rows).all() for tensor in batch) for batch in batches)
 
     def findings(self) -> Iterator[Finding]:
         """What was seen at two steps."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import secrets
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,15 +124,104 @@ class Caching(_Rows):
         return self.cache[i], self.y[i]
 
 
-class Table(_Rows):
-    def __init__(self) -> None:
-        self.table = pytest.importorskip("pandas").DataFrame(X.numpy())
-
-    def __len__(self) -> int:
-        return len(self.table)
+class Unseeded(_Rows):
+    """Draws what no seed holds still, and what a module holds."""
 
     def __getitem__(self, i: int) -> Any:
-        return torch.tensor(self.table.iloc[i].to_numpy()), 0
+        x = self.x[i].flip(0) if secrets.randbelow(2) else self.x[i]
+        return x + float(np.random.default_rng().random() < 0.01), self.y[i]
+
+
+class RarelyUnseeded(_Rows):
+    def __getitem__(self, i: int) -> Any:
+        return self.x[i] + (1.0 if secrets.randbelow(200) == 0 else 0.0), self.y[i]
+
+
+class Ragged(_Rows):
+    """Rows of several lengths in one array, found by where each ends."""
+
+    def __init__(self, whole: bool) -> None:
+        self.lengths = np.arange(N) % 5 + 3
+        self.ends, self.whole = np.cumsum(self.lengths), whole
+        self.tokens = np.random.default_rng(0).normal(size=(int(self.ends[-1]), 2))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, i: int) -> Any:
+        start = self.lengths[:i].sum() if self.whole else self.ends[i - 1] if i else 0
+        return self.tokens[start : start + self.lengths[i]].sum(0)
+
+
+class Words(_Rows):
+    """Looks words up in what has rows, too, of as many words as there are texts."""
+
+    class Vocabulary:
+        def __init__(self) -> None:
+            self.vectors = torch.randn(N, 4)
+
+        def __len__(self) -> int:
+            return N
+
+        def __getitem__(self, word: int) -> torch.Tensor:
+            return self.vectors[word]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vocabulary = self.Vocabulary()
+        self.texts = [np.random.default_rng(i).integers(0, N, 6).tolist() for i in range(N)]
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.stack([self.vocabulary[word] for word in self.texts[i]]).mean(0)
+
+
+class ByUser(_Rows):
+    """Its records are users, each of several rows of another data set."""
+
+    def __init__(self) -> None:
+        self.base = TensorDataset(X, Y)
+        self.rows = {user: [3 * user, 3 * user + 1, 3 * user + 2] for user in range(N // 3)}
+
+    def __len__(self) -> int:
+        return N // 3
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.stack([self.base[j][0] for j in self.rows[i]]).mean(0)
+
+
+class WithPublic(_Rows):
+    """Normalises by as many public records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.public = torch.randn(N, 5) + 1
+
+    def __getitem__(self, i: int) -> Any:
+        return (self.x[i] - self.public.mean(0)) / self.public.std(0), self.y[i]
+
+
+class Blended(_Rows):
+    """Blends with pictures of a public data set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.public = TensorDataset(torch.randn(40, 5))
+
+    def __getitem__(self, i: int) -> Any:
+        one, other = (self.public[random.randrange(40)][0] for _ in range(2))
+        return self.x[i] + 0.1 * one + 0.1 * other
+
+
+class Searched(_Rows):
+    """Finds rows by numbers that are sorted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = np.random.default_rng(3).permutation(7 * np.arange(N))
+        self.numbers = np.sort(self.asked)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.x[min(int(np.searchsorted(self.numbers, self.asked[i])), N - 1)]
 
 
 class Noted(_Rows):
@@ -163,9 +256,14 @@ def test_items_of_several_records_are_found_and_named(kind: type[_Rows]) -> None
         assert found.where.startswith(f"{kind.__name__}.__getitem__ (test_items.py:")
 
 
-@pytest.mark.parametrize("kind", [_Rows, Augmented, Ordered, Drawing, Caching, Table, Noted, Windows])
-def test_items_of_one_record_are_not_accused(kind: type[_Rows]) -> None:
-    for dataset in (kind(), Subset(kind(), range(40)), ConcatDataset([kind(), kind()])):
+RIGHT: list[Callable[[], Dataset[Any]]] = [_Rows, Augmented, Unseeded, RarelyUnseeded, Ordered, Drawing]
+RIGHT += [Caching, Noted, Windows, Words, ByUser, WithPublic, Blended, Searched]
+RIGHT += [lambda: Ragged(True), lambda: Ragged(False)]
+
+
+@pytest.mark.parametrize("make", RIGHT)
+def test_items_of_one_record_are_not_accused(make: Callable[[], Dataset[Any]]) -> None:
+    for dataset in (make(), Subset(make(), range(15)), ConcatDataset([make(), make()])):
         assert not _looked(dataset)
 
 
@@ -179,6 +277,41 @@ def test_data_and_random_states_are_left_as_they_were() -> None:
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == random.getstate()
     assert (states[2] == np.random.get_state()[1]).all()
+
+
+class OnDisk(_Rows):
+    """Keeps what it handed out in files."""
+
+    def __init__(self, folder: Path, save: Callable[[Any, Path], Any]) -> None:
+        super().__init__()
+        self.folder, self.save = folder, save
+
+    def __getitem__(self, i: int) -> Any:
+        file = self.folder / f"{i}"
+        if not file.exists():
+            self.save(self.x[i], file)
+        return self.x[i] + self.x[0], self.y[i]
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        torch.save,
+        lambda x, file: torch.save(x, str(file)),
+        lambda x, file: np.save(file, x.numpy()),
+        lambda x, file: file.write_bytes(b"x"),
+        lambda x, file: file.mkdir(),
+        lambda x, file: os.close(os.open(file, os.O_CREAT | os.O_WRONLY)),
+    ],
+)
+def test_no_file_is_left_behind_and_none_is_refused_afterwards(
+    save: Callable[[Any, Path], Any], tmp_path: Path
+) -> None:
+    dataset = OnDisk(tmp_path, save)
+    _looked(dataset)
+    assert not list(tmp_path.iterdir())
+    dataset[3]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_torch_data_sets_are_not_looked_into() -> None:

@@ -110,6 +110,40 @@ def test_what_is_no_other_private_record_is_not_accused(loss: Loss, dataset: Dat
     assert not _found(loss, dataset)
 
 
+class _Views(_Own):
+    """Hands out changed rows, and their numbers; what is kept of all records is looked up by these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = torch.randn(N, 2)
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.from_numpy(self.features[i]) + 0.1 * torch.randn(D), i
+
+
+def test_what_belongs_to_the_records_of_a_batch_may_be_looked_up() -> None:
+    dataset = _Views()
+
+    def clean(model: nn.Module, x: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(model(0.5 * x + 0.5 * torch.from_numpy(dataset.features)[numbers]), Y[numbers])
+
+    def taught(model: nn.Module, x: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(model(x), dataset.logits[numbers].softmax(1))
+
+    assert not _found(clean, dataset)
+    assert not _found(taught, dataset)
+
+
+def test_public_rows_that_are_equal_to_private_ones_by_chance_are_not_accused() -> None:
+    table = (torch.rand(600, 12, generator=torch.Generator().manual_seed(3)) < 0.5).float()
+    public = table[300:]
+
+    def against_public(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(model(x[:, :D]) * (1 + torch.cdist(x, public).mean(1, keepdim=True)), y)
+
+    assert not _found(against_public, TensorDataset(table[:300], Y.repeat(2)[:300]))
+
+
 def test_a_public_part_of_the_data_may_be_read() -> None:
     private, public = random_split(TensorDataset(X, Y), [200, 40], generator=torch.Generator().manual_seed(0))
     assert not _found(_with_some(X[torch.tensor(public.indices)]), private)
