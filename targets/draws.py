@@ -66,6 +66,7 @@ class Loaders:
         self._secret = frozenset(seeds)
         self._since: deque[Handed] = deque(maxlen=_MEMORY)
         self._last: Taken | None = None
+        self._ahead: Sequence[Handed] = ()
         self._assembly = Assembly()
         self._passes = count()
         self.latest: Any = None
@@ -88,7 +89,7 @@ class Loaders:
         Returns:
             The last batch again where none was handed out since; None where no loader is known.
         """
-        since, groups = tuple(self._since), dict[int, list[Handed]]()
+        ahead, since, groups = bool(self._ahead), (*self._ahead, *self._since), dict[int, list[Handed]]()
         for handed in since:
             groups.setdefault(id(handed.root), []).append(handed)
         self._since.clear()
@@ -98,7 +99,7 @@ class Loaders:
         fitting = [group for group in ordered if sizes(group) == rows]
         group = (fitting or ordered)[-1]
         others = [handed for handed in since if handed.root is not group[0].root]
-        self._last = self._assembly.taken(group, rows, others)
+        self._last, self._ahead = self._assembly.taken(group, rows, others, ahead=ahead)
         return self._last
 
     @property

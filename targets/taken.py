@@ -105,21 +105,30 @@ class Assembly:
         self._more: set[int] = set()
         self._reader = Reader()
 
-    def taken(self, group: list[Handed], rows: int | None, others: Sequence[Handed] = ()) -> Taken:
+    def taken(
+        self, group: list[Handed], rows: int | None, others: Sequence[Handed] = (), *, ahead: bool = False
+    ) -> tuple[Taken, Sequence[Handed]]:
         """Of the batches of one loader, those that the step's gradients are of: the last so many.
 
         Args:
             group: handed out since the last step.
             rows: of gradients; None where none are formed.
             others: batches of other loaders since then.
+            ahead: whether the first of them were fetched ahead, before the last step was made.
+
+        Returns:
+            The batches, and those that were fetched ahead: the first ones were the step's, these come later.
         """
         own = group[-1].dataset
         apart = [handed for handed in others if not self._reader.share(handed.dataset, own)]
         private = sizes(others) > sizes(apart)
+        first = self._first(group, rows, ahead=ahead)
+        later = group[first:] if first else []
+        group = group[:first] if first else group
         used, beside = self._used(group, rows, sizes(apart))
         total, before = sizes(used), group[: len(group) - len(used)]
         same_pass = [handed for handed in before if handed.number == used[-1].number]
-        return Taken(
+        taken = Taken(
             records=np.concatenate([handed.records for handed in used]) if used else _NO_RECORDS,
             counted=all(handed.counted for handed in used),
             rule=used[0].rule,
@@ -131,6 +140,15 @@ class Assembly:
             used=tuple(used),
             left=tuple(before),
         )
+        return taken, later
+
+    def _first(self, group: list[Handed], rows: int | None, *, ahead: bool) -> int:
+        """How many of the first batches the rows are of, where a loop fetches ahead; 0 if it does not."""
+        totals = np.cumsum([handed.records.size for handed in group]).tolist()
+        if rows is None or not rows or rows not in totals[: None if ahead else -1]:
+            return 0
+        last = any(rows == totals[-1] - start for start in (0, *totals[:-1]))
+        return totals.index(rows) + 1 if ahead or not last else 0
 
     def _used(self, group: list[Handed], rows: int | None, beside: int) -> tuple[list[Handed], int]:
         """These, and how many of the rows are of batches of other data."""

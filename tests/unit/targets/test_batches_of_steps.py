@@ -1,6 +1,7 @@
 """Rows of gradients against the records of a step's batch: made-up ones, repeated ones and missing ones."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,9 @@ def ran(
     skip: Skip = lambda i, x, y: False,
     stop: int = 10**6,
     passes: int = 2,
+    ahead: int = 0,
 ) -> Observation:
-    """Batches of about twelve; each pass ends after `stop` of them at most."""
+    """Batches of about twelve, fetched `ahead`; each pass ends after `stop` of them at most."""
     torch.manual_seed(1)
     network = nn.Linear(6, 3)
     with observe((SamplerAttack(),), _NOBODY, np.random.default_rng(0)) as seen:
@@ -43,7 +45,7 @@ def ran(
             max_grad_norm=1.0,
         )
         for _ in range(passes):
-            for i, (x, y) in enumerate(loader):
+            for i, (x, y) in enumerate(fetched(loader, ahead)):
                 if i == stop:
                     break
                 if skip(i, x, y):
@@ -53,6 +55,16 @@ def ran(
                 cross_entropy(model(features), labels).backward()
                 optimizer.step()
     return seen
+
+
+def fetched(loader: Any, ahead: int) -> Iterator[Any]:
+    """Batches, each of which was fetched before so many steps."""
+    waiting: deque[Any] = deque()
+    for batch in loader:
+        waiting.append(batch)
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def drawn(seen: Observation) -> tuple[Draws, ...]:
@@ -90,6 +102,15 @@ def test_rows_that_the_batch_decides_are_a_finding() -> None:
     (batches,) = drawn(seen)
     assert batches.sizes.mean() < 16
     assert said(seen) == (["one gradient for each record"], said(ran())[1])
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_batches_that_are_fetched_ahead_are_those_of_their_steps(ahead: int) -> None:
+    seen, usual = ran(ahead=ahead), ran()
+    assert said(seen) == said(usual)
+    (draws,), (others,) = drawn(seen), drawn(usual)
+    assert draws.sizes.size == others.sizes.size
+    assert draws.records.size == draws.sizes.sum()
 
 
 def test_rows_that_are_missing_leave_the_batch_unknown() -> None:
