@@ -109,7 +109,7 @@ class Items:
 def _mixed(dataset: Any) -> Iterator[_Mixed]:
     """For each thing that holds the records: how many items change with other rows of it, too."""
     for leaf in {id(leaf): leaf for leaf, _ in leaves(dataset)}.values():
-        size = 0 if _of_torch(leaf) else _items(leaf)
+        size = 0 if _of_torch(leaf) or _cleans_up(leaf) else _items(leaf)
         found = held_by(leaf)
         if size < _FEWEST_ROWS or sum(_bytes(held.rows) for held in found) > _MOST_BYTES:
             continue
@@ -120,6 +120,11 @@ def _mixed(dataset: Any) -> Iterator[_Mixed]:
         for held in found:
             if len(held.rows) == size and _of_records(held.rows):
                 yield from _of(leaf, held, usual, asked, rng)
+
+
+def _cleans_up(leaf: Any) -> bool:
+    """Whether the end of a copy would do something, such as delete the files of what it is a copy of."""
+    return any(hasattr(type(each), "__del__") for each in (leaf, *vars(leaf).values()))
 
 
 def _of(

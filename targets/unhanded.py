@@ -97,8 +97,10 @@ class Unhanded:
 
     def _as_held(self, width: int, rows: _Hashes) -> bool:
         """Whether every batch had a tensor of rows as the data set holds them."""
-        batches = (widths.get(width, []) for widths in self._widths if widths)
-        return all(any(np.isin(tensor, rows).all() for tensor in batch) for batch in batches)
+        batches = [widths.get(width, []) for widths in self._widths if widths]
+        return bool(batches) and all(
+            any(np.isin(tensor, rows).all() for tensor in batch) for batch in batches
+        )
 
     def findings(self) -> Iterator[Finding]:
         """What was seen at two steps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import secrets
@@ -291,6 +292,22 @@ class OnDisk(_Rows):
         if not file.exists():
             self.save(self.x[i], file)
         return self.x[i] + self.x[0], self.y[i]
+
+
+def test_the_end_of_a_copy_does_nothing(tmp_path: Path) -> None:
+    class Temporary(_Rows):
+        def __init__(self) -> None:
+            super().__init__()
+            self.file, self.itself = tmp_path / "rows", self
+            self.file.touch()
+
+        def __del__(self) -> None:
+            self.file.unlink()
+
+    dataset = Temporary()
+    _looked(dataset)
+    gc.collect()
+    assert dataset.file.exists()
 
 
 @pytest.mark.parametrize(

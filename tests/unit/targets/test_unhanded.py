@@ -23,7 +23,7 @@ GENERATOR = torch.Generator().manual_seed(5)
 X = torch.randn(N, D, generator=GENERATOR)
 Y = torch.randint(0, 2, (N,), generator=GENERATOR)
 PUBLIC = torch.randn(20, D, generator=GENERATOR)
-Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[..., torch.Tensor]
 
 
 class _Own(Dataset[Any]):
@@ -48,9 +48,9 @@ def _found(loss: Loss, dataset: Dataset[Any]) -> list[Any]:
             noise_multiplier=1.0,
             max_grad_norm=1.0,
         )
-        for features, labels in loader:
+        for batch in loader:
             optimizer.zero_grad()
-            loss(model, features, labels).backward()
+            loss(model, *batch).backward()
             optimizer.step()
     return list(seen.coupling.mixing.unhanded.findings())
 
@@ -119,6 +119,21 @@ class _Views(_Own):
 
     def __getitem__(self, i: int) -> Any:
         return torch.from_numpy(self.features[i]) + 0.1 * torch.randn(D), i
+
+
+class _Numbers(_Own):
+    def __getitem__(self, i: int) -> Any:
+        return (i,)
+
+
+def test_rows_may_be_looked_up_by_the_numbers_that_a_loader_hands_out() -> None:
+    dataset = _Numbers()
+    rows = torch.from_numpy(dataset.features)
+
+    def looked_up(model: nn.Module, numbers: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(model(rows[numbers]), Y[numbers])
+
+    assert not _found(looked_up, dataset)
 
 
 def test_what_belongs_to_the_records_of_a_batch_may_be_looked_up() -> None:
