@@ -32,17 +32,19 @@ def unwritten() -> Iterator[None]:
     _listen()
     serialization: Any = torch.serialization
     writer = serialization._open_zipfile_writer
-    _here.busy = True
-    serialization._open_zipfile_writer = _refused  # It opens files without telling Python.
+
+    def refused(*arguments: Any, **keywords: Any) -> Any:
+        """Opens files without telling Python; other threads may."""
+        if getattr(_here, "busy", False):
+            raise WouldWriteError("torch.save")
+        return writer(*arguments, **keywords)
+
+    serialization._open_zipfile_writer, _here.busy = refused, True
     try:
         yield
     finally:
         serialization._open_zipfile_writer = writer
         _here.busy = False
-
-
-def _refused(*_: Any, **__: Any) -> None:
-    raise WouldWriteError("torch.save")
 
 
 @cache
