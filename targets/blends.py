@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from dpaudit.check import FloatArray
@@ -73,7 +74,7 @@ class Blends:
                 f"inputs that are blends of two records of the batch, {self._pairs[0].pairs} of {_ROWS} rows"
             )
         means = [blend.mean for blend in self._centred if blend.mean is not None]
-        if any(abs(one - means[0]).max() > _DIFFERENT for one in means[1:]):
+        if any((abs(one - means[0]) > _DIFFERENT).any() for one in means[1:] if one.shape == means[0].shape):
             yield _finding(f"inputs less the mean of their own batch, in {len(means)} batches")
 
 
@@ -121,7 +122,8 @@ def _centred(given: torch.Tensor, source: torch.Tensor) -> FloatArray | None:
     centred = source - mean
     factor = (given * centred).sum(dim=0) / centred.square().sum(dim=0)
     residual = (given - factor * centred).norm() / given.norm()
-    found: FloatArray = (mean / deviation).numpy()
+    found: FloatArray = np.full(used.numel(), np.nan)  # A column may be constant in this batch alone.
+    found[used.numpy()] = (mean / deviation).numpy()
     return found if float(residual) < _ROUNDING * 10 else None
 
 

@@ -11,7 +11,7 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from dpaudit.evidence import Finding
 from dpaudit.targets.places import definition
 from dpaudit.targets.randomness import ReplayRandomness
 from dpaudit.targets.sources import leaves
-from dpaudit.targets.unwritten import unwritten
+from dpaudit.targets.unwritten import in_a_child
 
 _LOOKS = 2
 _ITEMS = 64
@@ -32,7 +32,7 @@ _OWN, _ALIGNED = 4.0, 0.8
 """How much more the own row has to move an item than another does, and in which share of the items."""
 _DEPTH = 4
 _MOST_PARTS = 32
-_SECONDS = 0.5
+_SECONDS, _PATIENCE = 0.5, 4.0
 _MOST_BYTES = 1 << 28
 _PLAIN = (str, bytes, int, float, bool, complex, type(None))
 
@@ -55,18 +55,18 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Mixed:
+class Mixed:
     """How many of the items that were asked for change with several rows of something.
 
     Attributes:
-        kind: of the data set.
-        held: the thing.
+        where: the method that hands them out.
+        name: of the thing.
         items: that change.
         asked: of so many.
     """
 
-    kind: type
-    held: Held
+    where: str
+    name: str
     items: int
     asked: int
 
@@ -76,29 +76,28 @@ class Items:
 
     def __init__(self) -> None:
         self._looked: list[Any] = []
-        self._mixed: list[_Mixed] = []
+        self._mixed: list[Mixed] = []
 
     def look(self, dataset: Any) -> None:
-        """Fetch items of a data set that was not looked at before; takes half a second or so at most."""
+        """Fetch items of a data set that was not looked at before; takes a few seconds at most."""
         if dataset is None or any(dataset is known for known in self._looked):
             return
         self._looked.append(dataset)
-        try:
-            self._mixed += _mixed(dataset)
-        except Exception:
-            return  # What cannot be copied or asked again shows nothing, and training goes on.
+        if any(not _of_torch(leaf) for leaf, _ in leaves(dataset)):
+            # Fetching changes what code of the user's counts, keeps and draws outside of the data set, too.
+            answer = in_a_child(lambda: [asdict(found) for found in mixed(dataset)], seconds=_PATIENCE)
+            self._mixed += [Mixed(**found) for found in answer or ()]
 
     def findings(self) -> Iterator[Finding]:
         """What was seen at two items of a data set."""
         for found in self._mixed:
             if found.items >= _LOOKS:
-                line = definition(getattr(found.kind, "__getitem__", None))
                 yield Finding(
                     check="one record, one item",
-                    where=f"{found.kind.__name__}.__getitem__{f' ({line})' if line else ''}",
+                    where=found.where,
                     expected="items of the data set that are each made of one record",
                     measured=f"{found.items} of {found.asked} items change with other rows of "
-                    f"`{found.held.name}` than their own",
+                    f"`{found.name}` than their own",
                     epsilon=None,
                     remedy="Make each item of its own record alone: mix and normalise by public data, or "
                     "account for every item that a record enters.",
@@ -106,10 +105,10 @@ class Items:
                 return
 
 
-def _mixed(dataset: Any) -> Iterator[_Mixed]:
+def mixed(dataset: Any) -> Iterator[Mixed]:
     """For each thing that holds the records: how many items change with other rows of it, too."""
     for leaf in {id(leaf): leaf for leaf, _ in leaves(dataset)}.values():
-        size = 0 if _of_torch(leaf) or _cleans_up(leaf) else _items(leaf)
+        size = 0 if _of_torch(leaf) else _items(leaf)
         found = held_by(leaf)
         if size < _FEWEST_ROWS or sum(_bytes(held.rows) for held in found) > _MOST_BYTES:
             continue
@@ -122,18 +121,13 @@ def _mixed(dataset: Any) -> Iterator[_Mixed]:
                 yield from _of(leaf, held, usual, asked, rng)
 
 
-def _cleans_up(leaf: Any) -> bool:
-    """Whether the end of a copy would do something, such as delete the files of what it is a copy of."""
-    return any(hasattr(type(each), "__del__") for each in (leaf, *vars(leaf).values()))
-
-
 def _of(
     leaf: Any, held: Held, usual: dict[int, Any], asked: list[int], rng: np.random.Generator
-) -> Iterator[_Mixed]:
+) -> Iterator[Mixed]:
     deadline = time.perf_counter() + _SECONDS
     half = rng.permutation(len(held.rows)) % 2 == 0
     changed = [_with_others(held.rows, np.flatnonzero(h), rng) for h in (half, ~half)]
-    tried = own = mixed = 0
+    tried = own = several = 0
     for i in asked:
         if time.perf_counter() > deadline and tried >= _FEWEST_ITEMS:
             break
@@ -148,9 +142,11 @@ def _of(
             return  # It draws what no seed holds still.
         own += _distance(alone[0], by_own) > _OWN * _distance(alone[0], by_another)
         steady = not any(_distance(with_others[0], item) for item in with_others)
-        mixed += steady and _distance(alone[0], with_others[0]) > 0
+        several += steady and _distance(alone[0], with_others[0]) > 0
     if own >= _ALIGNED * tried:
-        yield _Mixed(kind=type(leaf), held=held, items=mixed, asked=tried)
+        line, name = definition(getattr(type(leaf), "__getitem__", None)), type(leaf).__name__
+        where = f"{name}.__getitem__{f' ({line})' if line else ''}"
+        yield Mixed(where=where, name=held.name, items=several, asked=tried)
 
 
 @contextmanager
@@ -230,8 +226,8 @@ def _with_others(rows: Any, chosen: IntArray, rng: np.random.Generator) -> Any:
 def _item(dataset: Any, index: int, instead: Mapping[int, Any]) -> Any:
     """One item of a copy of the data set that holds these things instead, under a random state of its own."""
     random = ReplayRandomness(seed=index)
-    with random.fresh(), unwritten():
-        # A copy, because a data set may count, keep or draw what it hands out. Files are not copied.
+    with random.fresh():
+        # A copy, because a data set may count, keep or draw what it hands out.
         # The item may be a view of what it was made of.
         return copy.deepcopy(copy.deepcopy(dataset, dict(instead))[index])
 
