@@ -4,7 +4,8 @@ Where things are, by what a training run is made of:
 
 - a run: `observed`, `script`, `released`, `trainer`, `recipe`, `ensemble` start one; `observe` instruments
   it; `transcript`, `neighbouring_run` and `post_processing` run it again on neighbouring data
-- data: `sources`, `leaves`, `items`, `collation`, `draws`, `taken`, `passed_over`, `unhanded`, `batches`
+- data: `sources`, `leaves`, `held`, `items`, `collation`, `draws`, `taken`, `passed_over`, `unhanded`,
+  `batches`
 - forward and backward pass: `coupling` asks `forward`, `sway`, `blends`, `mixing`, `carried`, `scaling`
   and `ghost`; `tape` takes operations down, `movement` compares gradients, `planted` lets records ride along
 - private steps: `probe` offers each to the attacks, `execution` executes it again, `noisy_sum` and

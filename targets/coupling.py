@@ -240,6 +240,7 @@ class Coupling:
 
     def notes(self) -> Iterator[Note]:
         """What is no contradiction by itself, and that nothing is known of model and loss, and why."""
+        yield from self.items.notes()
         yield from self.mixing.notes()
         if self._watching and self.steps and not self.looked:
             yield Note(

@@ -89,10 +89,11 @@ class Loaders:
         Returns:
             The last batch again where none was handed out since; None where no loader is known.
         """
-        ahead, since, groups = bool(self._ahead), (*self._ahead, *self._since), dict[int, list[Handed]]()
+        ahead, since, groups = bool(self._ahead), list(self._ahead), dict[int, list[Handed]]()
+        while self._since:  # Another thread may be adding to it.
+            since.append(self._since.popleft())
         for handed in since:
             groups.setdefault(id(handed.root), []).append(handed)
-        self._since.clear()
         if not groups:
             return self._last
         ordered = sorted(groups.values(), key=lambda group: any(group[0].root is root for root in returned))

@@ -8,50 +8,45 @@ with no other.
 from __future__ import annotations
 
 import copy
+import random
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from numpy.random import bit_generator
 
-from dpaudit.check import IntArray
-from dpaudit.evidence import Finding
+from dpaudit.check import BoolArray, IntArray
+from dpaudit.evidence import Finding, Note
+from dpaudit.targets.held import (
+    FEWEST_ROWS,
+    Copies,
+    Held,
+    count,
+    items,
+    of_numbers,
+    of_records,
+    replaced,
+    size_in_bytes,
+    taken,
+)
 from dpaudit.targets.places import definition
 from dpaudit.targets.randomness import ReplayRandomness
-from dpaudit.targets.sources import leaves
+from dpaudit.targets.sources import Hashes, hashes, leaves
 from dpaudit.targets.unwritten import in_a_child
 
+_CHECK = "one record, one item"
 _LOOKS = 2
-_ITEMS = 64
+_ITEMS, _MORE_ITEMS = 64, 1024
 _FEWEST_ITEMS = 6
-_FEWEST_ROWS = 8
 _OWN, _ALIGNED = 4.0, 0.8
 """How much more the own row has to move an item than another does, and in which share of the items."""
-_DEPTH = 4
-_MOST_PARTS = 32
+_COMPANIONS = 3
 _SECONDS, _PATIENCE = 0.5, 4.0
 _MOST_BYTES = 1 << 28
-_PLAIN = (str, bytes, int, float, bool, complex, type(None))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """Something that has rows.
-
-    Attributes:
-        owner: what it is an attribute of.
-        name: of the attribute.
-        rows: the thing itself.
-        of_items: whether it has one for each item of its owner.
-    """
-
-    owner: Any
-    name: str
-    rows: Any
-    of_items: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +58,16 @@ class Mixed:
         name: of the thing.
         items: that change.
         asked: of so many.
+        moved: how far an item goes with its own row, at the median.
+        mostly: name of what moves the items of this data set most.
     """
 
     where: str
     name: str
     items: int
     asked: int
+    moved: float
+    mostly: str
 
 
 class Items:
@@ -77,23 +76,27 @@ class Items:
     def __init__(self) -> None:
         self._looked: list[Any] = []
         self._mixed: list[Mixed] = []
+        self._untold: list[str] = []
 
     def look(self, dataset: Any) -> None:
         """Fetch items of a data set that was not looked at before; takes a few seconds at most."""
         if dataset is None or any(dataset is known for known in self._looked):
             return
         self._looked.append(dataset)
-        if any(not _of_torch(leaf) for leaf, _ in leaves(dataset)):
+        own = [leaf for leaf, _ in leaves(dataset) if not _of_torch(leaf)]
+        if own:
             # Fetching changes what code of the user's counts, keeps and draws outside of the data set, too.
             answer = in_a_child(lambda: [asdict(found) for found in mixed(dataset)], seconds=_PATIENCE)
             self._mixed += [Mixed(**found) for found in answer or ()]
+            told = {found["where"] for found in answer or ()}
+            self._untold += sorted({_place(leaf) for leaf in own} - told)
 
     def findings(self) -> Iterator[Finding]:
         """What was seen at two items of a data set."""
-        for found in self._mixed:
-            if found.items >= _LOOKS:
+        for found in self._several():
+            if found.name == found.mostly:
                 yield Finding(
-                    check="one record, one item",
+                    check=_CHECK,
                     where=found.where,
                     expected="items of the data set that are each made of one record",
                     measured=f"{found.items} of {found.asked} items change with other rows of "
@@ -104,104 +107,168 @@ class Items:
                 )
                 return
 
+    def notes(self) -> Iterator[Note]:
+        """What may be public, for something else moves the items more, and what nothing is known of."""
+        for found in self._several():
+            if found.name != found.mostly:
+                yield Note(
+                    check=_CHECK,
+                    where=found.where,
+                    measured=f"{found.items} of {found.asked} items change with other rows of "
+                    f"`{found.name}` than their own",
+                    meaning=f"If `{found.name}` is as private as `{found.mostly}`, a record enters several "
+                    "items, and epsilon holds for none of them.",
+                )
+        for where in self._untold:
+            yield Note(
+                check=_CHECK,
+                where=where,
+                measured="not tested: the records of its items could not be told from what it holds",
+                meaning="Records that its items mix would not have been seen.",
+            )
+
+    def _several(self) -> Iterator[Mixed]:
+        return (found for found in self._mixed if found.items >= _LOOKS)
+
 
 def mixed(dataset: Any) -> Iterator[Mixed]:
     """For each thing that holds the records: how many items change with other rows of it, too."""
     for leaf in {id(leaf): leaf for leaf, _ in leaves(dataset)}.values():
-        size = 0 if _of_torch(leaf) else _items(leaf)
-        found = held_by(leaf)
-        if size < _FEWEST_ROWS or sum(_bytes(held.rows) for held in found) > _MOST_BYTES:
+        if not _of_torch(leaf) and items(leaf) >= FEWEST_ROWS:
+            seen = list(_Look(leaf).all())
+            mostly = max(seen, key=lambda each: each.moved, default=None)
+            yield from (replace(each, mostly=mostly.name) for each in seen if mostly)
+
+
+class _Look:
+    """At the items of one data set."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._size, self._where = items(dataset), _place(dataset)
+        self._copies = Copies(dataset)
+        self._rng = np.random.default_rng(self._size)
+        self._asked = [int(number) for number in self._rng.permutation(self._size)[:_MORE_ITEMS]]
+        # Whoever changes a row in place is not to change it for the next.
+        self._usual = {id(held.rows): _copied(held.rows) for held in self._copies.held}
+        self._whole = hasattr(type(dataset), "__getitems__")
+
+    def all(self) -> Iterator[Mixed]:
+        """Of each thing that may hold the records and does."""
+        for held in self._copies.held:
+            if count(held.rows) == self._size and of_records(held.rows):
+                found = self._of(held)
+                if found is not None:
+                    yield found
+
+    def _of(self, held: Held) -> Mixed | None:
+        """None where its rows are not those of the items, or items differ without them."""
+        deadline = time.perf_counter() + _SECONDS
+        half = self._rng.permutation(self._size) % 2 == 0
+        changed = [with_others(self._copies.held, held, h, self._rng) for h in (half, ~half)]
+        tried = own = several = 0
+        moved: list[float] = []
+        for i in self._asked:
+            if time.perf_counter() > deadline and tried >= _FEWEST_ITEMS:
+                break
+            tried += 1
+            alone, others = self._item(i), self._usual | changed[int(half[i])]
+            if tried <= _ITEMS:
+                by_own, by_another = self._by_one(held, i)
+                if any(_distance(alone, self._item(i)) for _ in range(2)):
+                    return None  # It draws what no seed holds still.
+                moved.append(_distance(alone, by_own))
+                own += moved[-1] > _OWN * _distance(alone, by_another)
+            with_those = self._item(i, others)
+            if _distance(alone, with_those) > 0:
+                again = [_distance(with_those, self._item(i, others)) for _ in range(2)]
+                several += not any(again) and not _distance(alone, self._item(i))
+        if own < _ALIGNED * len(moved):
+            return None
+        return Mixed(
+            where=self._where,
+            name=held.name,
+            items=several,
+            asked=tried,
+            moved=float(np.median(moved)),
+            mostly=held.name,
+        )
+
+    def _by_one(self, held: Held, i: int) -> tuple[Any, Any]:
+        """The item where its own row is another one, and where that of another is."""
+        other = (i + 1 + int(self._rng.integers(self._size - 1))) % self._size
+        made = []
+        for number in (i, other):
+            with replaced(self._usual[id(held.rows)], number) as rows:
+                made.append(self._item(i, self._usual | {id(held.rows): rows}))
+        return made[0], made[1]
+
+    def _item(self, index: int, instead: Mapping[int, Any] | None = None) -> Any:
+        """One item of a copy that holds these things instead, under a random state of its own."""
+        # Generators that are made without a seed take theirs from here.
+        unseeded = patch.object(bit_generator, "randbits", random.Random(index).getrandbits)
+        copies = self._copies.instead(self._usual if instead is None else instead)
+        with ReplayRandomness(seed=index).fresh(), unseeded, copies as dataset:
+            # The item may be a view of what it was made of.
+            return copy.deepcopy(self._fetched(dataset, index))
+
+    def _fetched(self, dataset: Any, index: int) -> Any:
+        if not self._whole:
+            return dataset[index]
+        beside = [(index + k) % self._size for k in range(1, 1 + _COMPANIONS)]
+        return dataset.__getitems__([index, *beside])[0]
+
+
+def with_others(
+    everything: Sequence[Held], held: Held, chosen: BoolArray, rng: np.random.Generator
+) -> dict[int, Any]:
+    """By identity: rows that are chosen replaced by others of them, and so wherever else these are held."""
+    index = np.arange(len(chosen))
+    index[chosen] = rng.choice(index[chosen], int(chosen.sum()))
+    changed = {id(held.rows): taken(held.rows, index)}
+    known = _prints(held.rows)
+    for other in everything:
+        met = _prints(other.rows) if other.rows is not held.rows else None
+        if (
+            known is None
+            or met is None
+            or isinstance(other.rows, Sequence) != isinstance(held.rows, Sequence)
+        ):
             continue
-        rng = np.random.default_rng(size)
-        # Whoever changes a row in place is not to change the user's.
-        usual = {id(held.rows): copy.deepcopy(held.rows) for held in found}
-        asked = [int(number) for number in rng.permutation(size)[:_ITEMS]]
-        for held in found:
-            if len(held.rows) == size and _of_records(held.rows):
-                yield from _of(leaf, held, usual, asked, rng)
+        there = np.isin(met, known[chosen]) & ~np.isin(met, known[~chosen])
+        order = np.argsort(known)
+        rows = index[order[np.searchsorted(known, met[there], sorter=order)]]
+        if rows.size:
+            changed[id(other.rows)] = _written(other.rows, np.flatnonzero(there), taken(held.rows, rows))
+    return changed
 
 
-def _of(
-    leaf: Any, held: Held, usual: dict[int, Any], asked: list[int], rng: np.random.Generator
-) -> Iterator[Mixed]:
-    deadline = time.perf_counter() + _SECONDS
-    half = rng.permutation(len(held.rows)) % 2 == 0
-    changed = [_with_others(held.rows, np.flatnonzero(h), rng) for h in (half, ~half)]
-    tried = own = several = 0
-    for i in asked:
-        if time.perf_counter() > deadline and tried >= _FEWEST_ITEMS:
-            break
-        tried += 1
-        others = usual | {id(held.rows): changed[int(half[i])]}
-        with _replaced(usual[id(held.rows)], i):
-            by_own = _item(leaf, i, usual)
-        with _replaced(usual[id(held.rows)], (i + 1 + int(rng.integers(len(half) - 1))) % len(half)):
-            by_another = _item(leaf, i, usual)
-        alone, with_others = ([_item(leaf, i, instead) for _ in range(3)] for instead in (usual, others))
-        if any(_distance(alone[0], item) for item in alone):
-            return  # It draws what no seed holds still.
-        own += _distance(alone[0], by_own) > _OWN * _distance(alone[0], by_another)
-        steady = not any(_distance(with_others[0], item) for item in with_others)
-        several += steady and _distance(alone[0], with_others[0]) > 0
-    if own >= _ALIGNED * tried:
-        line, name = definition(getattr(type(leaf), "__getitem__", None)), type(leaf).__name__
-        where = f"{name}.__getitem__{f' ({line})' if line else ''}"
-        yield Mixed(where=where, name=held.name, items=several, asked=tried)
+def _prints(rows: Any) -> Hashes | None:
+    """One number for each row; of a sequence, its identity."""
+    if isinstance(rows, Sequence):
+        return np.array([id(row) for row in rows], dtype=np.uint64)
+    return hashes(torch.as_tensor(rows)) if of_numbers(rows) else None
 
 
-@contextmanager
-def _replaced(rows: Any, i: int) -> Iterator[None]:
-    """Let another row stand for one."""
-    j = (i + len(rows) // 2) % len(rows)
-    before = copy.deepcopy(rows[i])
-    rows[i] = copy.deepcopy(rows[j])
+def _written(rows: Any, at: IntArray, values: Any) -> Any:
+    """A copy of rows with other values in some of them."""
+    if isinstance(rows, Sequence):
+        others = dict(zip(at.tolist(), values, strict=True))
+        listed = [others.get(i, row) for i, row in enumerate(rows)]
+        return tuple(listed) if isinstance(rows, tuple) else listed
+    made = copy.deepcopy(rows)
+    if isinstance(made, torch.Tensor):
+        made[torch.as_tensor(at)] = torch.as_tensor(values).reshape(len(at), *made.shape[1:]).to(made)
+    else:
+        made[at] = np.asarray(values).reshape(len(at), *made.shape[1:])
+    return made
+
+
+def _copied(rows: Any) -> Any:
+    """A copy; the thing itself where that is too large or cannot be copied."""
     try:
-        yield
-    finally:
-        rows[i] = before
-
-
-def _of_records(rows: Any) -> bool:
-    """Whether rows can be records, and not the numbers, lengths or places of such."""
-    if isinstance(rows, list):
-        return not isinstance(rows[0], (int, float, bool))
-    return bool(rows.ndim > 1 or (isinstance(rows, np.ndarray) and rows.dtype.kind == "O"))
-
-
-def held_by(dataset: Any) -> tuple[Held, ...]:
-    """The arrays and long lists that a data set, and those that it is made of, hold."""
-    return tuple(_held(dataset, _DEPTH, set()))
-
-
-def _held(value: Any, depth: int, seen: set[int]) -> Iterator[Held]:
-    if id(value) in seen or depth < 0 or _is_rows(value) or isinstance(value, _PLAIN):
-        return
-    seen.add(id(value))
-    size = _items(value)
-    for name, part in getattr(value, "__dict__", {}).items():
-        for each in _parts(part):
-            if _is_rows(each) or (isinstance(each, list) and len(each) > _MOST_PARTS):
-                yield Held(owner=value, name=name, rows=each, of_items=_FEWEST_ROWS <= size == len(each))
-            else:
-                yield from _held(each, depth - 1, seen)
-
-
-def _parts(value: Any) -> list[Any]:
-    """What a short container holds; anything else is one part."""
-    if isinstance(value, (tuple, list, Mapping)) and len(value) <= _MOST_PARTS:
-        return [value, *(value.values() if isinstance(value, Mapping) else value)]
-    return [value]
-
-
-def _is_rows(value: Any) -> bool:
-    """Whether it is an array."""
-    return isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim > 0
-
-
-def _items(value: Any) -> int:
-    """How many items a data set has; 0 of anything else."""
-    kind = type(value)
-    return len(value) if hasattr(kind, "__getitem__") and hasattr(kind, "__len__") else 0
+        return copy.deepcopy(rows) if size_in_bytes(rows) <= _MOST_BYTES else rows
+    except (RuntimeError, TypeError):
+        return rows
 
 
 def _of_torch(owner: Any) -> bool:
@@ -209,27 +276,9 @@ def _of_torch(owner: Any) -> bool:
     return type(owner).__module__.startswith("torch.utils.data")
 
 
-def _bytes(rows: Any) -> int:
-    """Size of an array; of a list, as if its rows were of a kilobyte each."""
-    return int(getattr(rows, "nbytes", len(rows) << 10))
-
-
-def _with_others(rows: Any, chosen: IntArray, rng: np.random.Generator) -> Any:
-    """The rows, with those that are chosen replaced by others of them."""
-    index = np.arange(len(rows))
-    index[chosen] = rng.choice(chosen, len(chosen))
-    if isinstance(rows, list):
-        return [copy.deepcopy(rows[i]) for i in index]
-    return rows[torch.as_tensor(index, device=rows.device)] if isinstance(rows, torch.Tensor) else rows[index]
-
-
-def _item(dataset: Any, index: int, instead: Mapping[int, Any]) -> Any:
-    """One item of a copy of the data set that holds these things instead, under a random state of its own."""
-    random = ReplayRandomness(seed=index)
-    with random.fresh():
-        # A copy, because a data set may count, keep or draw what it hands out.
-        # The item may be a view of what it was made of.
-        return copy.deepcopy(copy.deepcopy(dataset, dict(instead))[index])
+def _place(dataset: Any) -> str:
+    line, name = definition(getattr(type(dataset), "__getitem__", None)), type(dataset).__name__
+    return f"{name}.__getitem__{f' ({line})' if line else ''}"
 
 
 def _distance(one: Any, other: Any) -> float:

@@ -16,6 +16,10 @@ from dpaudit.check import IntArray
 
 _LOOKED_AT = 256
 _MOST = 256
+_FEWEST_NUMBERS = 4
+_MOST_NUMBERS = 1 << 27
+_AT_ONCE = 1 << 22
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,3 +147,29 @@ def _content(tensors: tuple[torch.Tensor, ...]) -> str:
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
         digest.update(some.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def hashes(tensor: torch.Tensor) -> Hashes | None:
+    """(rows,) one number for each row; None where rows are short, or there is too much of them.
+
+    Equal rows have equal numbers; others of their kind, floats or whole numbers, do not, but for 2^-64.
+    """
+    if tensor.is_complex() or tensor.dim() < 2 or not 0 < tensor.numel() <= _MOST_NUMBERS:
+        return None
+    flat, floats = tensor.detach().flatten(1), tensor.is_floating_point()
+    if flat.shape[1] < _FEWEST_NUMBERS:
+        return None
+    random = np.random.default_rng(int(not floats))
+    factors = random.integers(1, 1 << 63, flat.shape[1], dtype=np.uint64) | np.uint64(1)
+    # Sums and products wrap around: nothing depends on the order.
+    return np.concatenate(
+        [
+            part.to("cpu", torch.float32 if floats else torch.int64)
+            .contiguous()
+            .numpy()
+            .view(np.uint32 if floats else np.uint64)
+            .astype(np.uint64)
+            @ factors
+            for part in torch.tensor_split(flat, 1 + flat.numel() // _AT_ONCE)
+        ]
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class Handed:
         dataset: that the numbers refer to.
         trained: whether a private model was in training mode then, with gradients.
         labels: how many records of each class it has, where it has a few classes.
+        thread: that drew it.
     """
 
     records: IntArray
@@ -62,6 +64,7 @@ class Handed:
     dataset: Any
     trained: bool = True
     labels: IntArray = field(default_factory=lambda: _NO_RECORDS)
+    thread: int = field(default_factory=get_ident)
 
     @property
     def content(self) -> IntArray:
@@ -122,9 +125,11 @@ class Assembly:
         own = group[-1].dataset
         apart = [handed for handed in others if not self._reader.share(handed.dataset, own)]
         private = sizes(others) > sizes(apart)
-        first = self._first(group, rows, ahead=ahead)
-        later = group[first:] if first else []
-        group = group[:first] if first else group
+        # Another thread may have fetched any number of batches since.
+        ahead = ahead or any(handed.thread != get_ident() for handed in group)
+        first, end = self._oldest(group, rows, ahead=ahead)
+        later = group[end:] if end else []
+        group = group[first:end] if end else group
         used, beside = self._used(group, rows, sizes(apart))
         total, before = sizes(used), group[: len(group) - len(used)]
         same_pass = [handed for handed in before if handed.number == used[-1].number]
@@ -142,13 +147,36 @@ class Assembly:
         )
         return taken, later
 
-    def _first(self, group: list[Handed], rows: int | None, *, ahead: bool) -> int:
-        """How many of the first batches the rows are of, where a loop fetches ahead; 0 if it does not."""
-        totals = np.cumsum([handed.records.size for handed in group]).tolist()
-        if rows is None or not rows or rows not in totals[: None if ahead else -1]:
-            return 0
-        last = any(rows == totals[-1] - start for start in (0, *totals[:-1]))
-        return totals.index(rows) + 1 if ahead or not last else 0
+    def _oldest(self, group: list[Handed], rows: int | None, *, ahead: bool) -> tuple[int, int]:
+        """Where the batches begin and end that the rows are of, where a loop fetches ahead; 0, 0 elsewhere.
+
+        They begin with the first one, or with that of a pass: the rest of the one before was not used.
+        """
+        numbers = [handed.number for handed in group]
+        passes = [i for i in range(1, len(group)) if numbers[i] != numbers[i - 1]] if ahead else []
+        more = {(rows or 0) - group[i].records.size: i for i in (0, *passes)}
+        if ahead and self._more & set(more):
+            begin = self._same_more(more) or 0
+            return begin, begin + 1
+        for start in (0, *passes):
+            totals = np.cumsum([handed.records.size for handed in group[start:]]).tolist()
+            if rows is None or not rows or rows not in totals[: None if ahead else -1]:
+                continue
+            last = any(rows == totals[-1] - before for before in (0, *totals[:-1]))
+            if ahead or not last:
+                return start, start + totals.index(rows) + 1
+        if not ahead or rows is None:
+            return 0, 0
+        # Rows of no batch beside those of one.
+        begin = self._same_more(more) or 0
+        return begin, begin + 1
+
+    def _same_more(self, more: dict[int, int]) -> int | None:
+        """Where there are as many more rows as in the steps before, if anywhere."""
+        more = {rows: start for rows, start in more.items() if rows >= 0}
+        again = self._more & set(more)
+        self._more = again or self._more or set(more)
+        return more[min(again)] if again else None
 
     def _used(self, group: list[Handed], rows: int | None, beside: int) -> tuple[list[Handed], int]:
         """These, and how many of the rows are of batches of other data."""
@@ -162,11 +190,9 @@ class Assembly:
                 return group[starts[rows - other] :], other
         if totals[0] and rows % totals[0] == 0:
             return group, 0
-        # Rows of no batch at all: as many as in the steps before, if any batches leave as many.
-        more = {rows - total: start for total, start in starts.items() if total <= rows}
-        again = self._more & set(more)
-        self._more = again or self._more or set(more)
-        return (group[more[min(again)] :] if again else group), 0
+        # Rows of no batch at all.
+        start = self._same_more({rows - total: start for total, start in starts.items()})
+        return (group if start is None else group[start:]), 0
 
 
 def classes(tensors: Sequence[torch.Tensor], rows: int) -> IntArray:

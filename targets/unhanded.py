@@ -7,6 +7,7 @@ the private data, the operations are executed again with other rows in their pla
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,24 @@ import torch
 from torch.utils.data import TensorDataset
 
 from dpaudit.evidence import Finding
-from dpaudit.targets.items import held_by
-from dpaudit.targets.sources import leaves
+from dpaudit.targets.held import count, held_by, items, of_numbers
+from dpaudit.targets.sources import Hashes, hashes, leaves
 from dpaudit.targets.tape import Playing, Tape
 
 _LOOKS = 2
 _BATCHES = 8
-_FEWEST = 4
-_MOST = 1 << 27
-_AT_ONCE = 1 << 22
 _ROUNDING = 1e-3
 _DISTINCT = 0.99
 _SHARE = 0.5
-_Hashes = np.ndarray[Any, np.dtype[np.uint64]]
+_CHANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Numbers of rows, and the least share that they are of those that they were taken from."""
+
+    hashes: Hashes
+    share: float
 
 
 class Unhanded:
@@ -34,16 +40,16 @@ class Unhanded:
 
     def __init__(self) -> None:
         self._batches = 0
-        self._handed: list[_Hashes] = []
-        self._widths: list[dict[int, list[_Hashes]]] = []
-        self._private: dict[int, tuple[Any, dict[int, _Hashes]]] = {}
+        self._handed: list[Hashes] = []
+        self._widths: list[dict[int, list[Hashes]]] = []
+        self._private: dict[int, tuple[Any, dict[int, _Rows]]] = {}
         self._reached: list[int] = []
 
     def handed(self, tensors: Sequence[torch.Tensor]) -> None:
         """A private loader hands out a batch; what it handed out before may have been kept for this step."""
         self._batches += 1
         if self._batches <= _BATCHES:
-            widths: dict[int, list[_Hashes]] = {}
+            widths: dict[int, list[Hashes]] = {}
             for tensor in tensors:
                 if len(tensor) and (found := hashes(tensor)) is not None:
                     widths.setdefault(tensor[0].numel(), []).append(found)
@@ -65,24 +71,25 @@ class Unhanded:
         except Exception:
             return  # What cannot be executed again shows nothing, and training goes on.
 
-    def _rows(self, dataset: Any) -> dict[int, _Hashes]:
+    def _rows(self, dataset: Any) -> dict[int, _Rows]:
         """Of the rows of a data set, by their length; none where many of them are alike."""
         if id(dataset) not in self._private:
-            rows: dict[int, _Hashes] = {}
-            for tensor in _tensors(dataset):
+            rows: dict[int, _Rows] = {}
+            for tensor, share in _tensors(dataset):
                 found = hashes(tensor)
                 if found is not None and np.unique(found).size >= _DISTINCT * found.size:
-                    rows[tensor[0].numel()] = np.union1d(rows.get(tensor[0].numel(), found[:0]), found)
+                    before = rows.get(tensor[0].numel(), _Rows(found[:0], 1.0))
+                    rows[tensor[0].numel()] = _Rows(
+                        np.union1d(before.hashes, found), min(before.share, share)
+                    )
             self._private[id(dataset)] = dataset, rows
         return self._private[id(dataset)][1]
 
-    def _found(
-        self, tape: Tape, private: dict[int, _Hashes]
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    def _found(self, tape: Tape, rows: dict[int, _Rows]) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
         """Tensors with rows that were not handed out, the same with others there, and how many there are."""
         handed = np.concatenate([*self._handed, np.zeros(0, dtype=np.uint64)])
         # Rows that are changed on their way are not known when they are met again.
-        private = {width: rows for width, rows in private.items() if self._as_held(width, rows)}
+        private = {width: held.hashes for width, held in rows.items() if self._as_held(width, held)}
         for tensor in tape.outside() if private else ():
             known = private.get(tensor[0].numel()) if tensor.dim() > 1 and len(tensor) else None
             found = hashes(tensor) if known is not None else None
@@ -92,14 +99,20 @@ class Unhanded:
             # A few rows may be equal by chance.
             if strange.any() and np.isin(found, known).mean() >= _SHARE:
                 others = tensor.detach().clone()
-                others[torch.as_tensor(strange, device=tensor.device)] = tensor.detach().mean(0)
+                mean = tensor.detach().double().mean(0).to(tensor.dtype)
+                others[torch.as_tensor(strange, device=tensor.device)] = mean
                 yield tensor, others, int(strange.sum())
 
-    def _as_held(self, width: int, rows: _Hashes) -> bool:
-        """Whether every batch had a tensor of rows as the data set holds them."""
+    def _as_held(self, width: int, held: _Rows) -> bool:
+        """Whether every batch had a tensor of rows as the data set holds them, and of those it may read."""
         batches = [widths.get(width, []) for widths in self._widths if widths]
-        return bool(batches) and all(
-            any(np.isin(tensor, rows).all() for tensor in batch) for batch in batches
+        handed = sum(max(map(len, batch), default=0) for batch in batches)
+        # Had code of the user's read others, one of these would have shown it.
+        told = held.share == 1.0 or held.share**handed < _CHANCE
+        return (
+            bool(batches)
+            and told
+            and all(any(np.isin(tensor, held.hashes).all() for tensor in batch) for batch in batches)
         )
 
     def findings(self) -> Iterator[Finding]:
@@ -117,33 +130,26 @@ class Unhanded:
             )
 
 
-def hashes(tensor: torch.Tensor) -> _Hashes | None:
-    """(rows,) one number for each row of floats; None where rows are short, or there is too much of them.
+def _tensors(dataset: Any) -> Iterator[tuple[torch.Tensor, float]]:
+    """What it holds of the records that it has.
 
-    Equal rows have equal numbers, and others do not, but for 2^-64.
-    """
-    if not tensor.is_floating_point() or tensor.dim() < 2 or not 0 < tensor.numel() <= _MOST:
-        return None
-    flat = tensor.detach().flatten(1).to("cpu", torch.float32).numpy()
-    if flat.shape[1] < _FEWEST:
-        return None
-    factors = np.random.default_rng(0).integers(1, 1 << 63, flat.shape[1], dtype=np.uint64) | np.uint64(1)
-    parts = np.array_split(np.ascontiguousarray(flat).view(np.uint32), 1 + flat.size // _AT_ONCE)
-    # Sums and products wrap around: nothing depends on the order.
-    return np.concatenate([part.astype(np.uint64) @ factors for part in parts])
-
-
-def _tensors(dataset: Any) -> Iterator[torch.Tensor]:
-    """What it holds of the records that it has; of some of those that code of the user's hands out, nothing.
-
-    Which rows that code reads for a number, only it knows.
+    And the share of rows that it has of those that code of the user's hands out: which it reads for a
+    number, only that code knows.
     """
     for leaf, rows in leaves(dataset):
         if isinstance(leaf, TensorDataset):
-            yield from (tensor if rows is None else tensor[torch.as_tensor(rows)] for tensor in leaf.tensors)
-        elif rows is None:
-            arrays = (each.rows for each in held_by(leaf) if each.of_items and hasattr(each.rows, "dtype"))
-            yield from (torch.as_tensor(array) for array in arrays)
+            yield from (
+                (tensor if rows is None else tensor[torch.as_tensor(rows)], 1.0) for tensor in leaf.tensors
+            )
+            continue
+        for held in held_by(leaf):
+            if not held.of_items or not of_numbers(held.rows):
+                continue
+            if rows is None:
+                yield torch.as_tensor(held.rows), 1.0
+            elif count(held.rows) == items(leaf):
+                some = torch.as_tensor(held.rows)[torch.as_tensor(rows)]
+                yield some, np.unique(rows).size / count(held.rows)
 
 
 def _gradients(parameter: torch.nn.Parameter) -> list[torch.Tensor]:

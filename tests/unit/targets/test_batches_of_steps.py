@@ -1,7 +1,8 @@
 """Rows of gradients against the records of a step's batch: made-up ones, repeated ones and missing ones."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ def ran(
     stop: int = 10**6,
     passes: int = 2,
     ahead: int = 0,
+    through: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Observation:
     """Batches of about twelve, fetched `ahead`; each pass ends after `stop` of them at most."""
     torch.manual_seed(1)
@@ -45,7 +47,7 @@ def ran(
             max_grad_norm=1.0,
         )
         for _ in range(passes):
-            for i, (x, y) in enumerate(fetched(loader, ahead)):
+            for i, (x, y) in enumerate(fetched(through(loader), ahead)):
                 if i == stop:
                     break
                 if skip(i, x, y):
@@ -65,6 +67,15 @@ def fetched(loader: Any, ahead: int) -> Iterator[Any]:
         if len(waiting) > ahead:
             yield waiting.popleft()
     yield from waiting
+
+
+def by_a_thread(loader: Iterable[Any]) -> Iterator[Any]:
+    """A whole pass, fetched by another thread before the first step of it."""
+    waiting: list[Any] = []
+    thread = Thread(target=lambda: waiting.extend(loader))
+    thread.start()
+    thread.join()
+    return iter(waiting)
 
 
 def drawn(seen: Observation) -> tuple[Draws, ...]:
@@ -107,6 +118,16 @@ def test_rows_that_the_batch_decides_are_a_finding() -> None:
 @pytest.mark.parametrize("ahead", [1, 3])
 def test_batches_that_are_fetched_ahead_are_those_of_their_steps(ahead: int) -> None:
     seen, usual = ran(ahead=ahead), ran()
+    assert said(seen) == said(usual)
+    (draws,), (others,) = drawn(seen), drawn(usual)
+    assert draws.sizes.size == others.sizes.size
+    assert draws.records.size == draws.sizes.sum()
+
+
+@pytest.mark.parametrize("stop", [10**6, 12])
+@pytest.mark.parametrize("change", [lambda x, y: (x, y), beside(9)])
+def test_batches_that_a_thread_fetches_are_those_of_their_steps(stop: int, change: Change) -> None:
+    seen, usual = ran(change, stop=stop, through=by_a_thread), ran(change, stop=stop)
     assert said(seen) == said(usual)
     (draws,), (others,) = drawn(seen), drawn(usual)
     assert draws.sizes.size == others.sizes.size

@@ -165,6 +165,33 @@ def test_a_public_part_of_the_data_may_be_read() -> None:
     assert _found(_with_some(X[torch.tensor(private.indices[:40])]), private)
 
 
+def test_parts_of_data_sets_of_ones_own_are_known_by_what_is_handed_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    private, public = random_split(_Own(), [200, 40], generator=generator)
+    assert not _found(_with_some(X[torch.tensor(public.indices)]), private)
+    assert _found(_with_some(X[torch.tensor(private.indices[:40])]), private)
+    # Which rows it reads for a number, only it knows.
+    behind = random_split(_Backwards(), [200, 40], generator=generator)[0]
+    others = sorted(set(range(N)) - {N - 1 - i for i in behind.indices})
+    assert not _found(_with_some(X[torch.tensor(others)]), behind)
+
+
+class _Backwards(_Own):
+    def __getitem__(self, i: int) -> Any:
+        return super().__getitem__(N - 1 - i)
+
+
+def test_rows_of_whole_numbers_are_known() -> None:
+    pixels = torch.randint(0, 256, (N, D), generator=GENERATOR, dtype=torch.uint8)
+    others = torch.randint(0, 256, (30, D), generator=GENERATOR, dtype=torch.uint8)
+
+    def minus(rows: torch.Tensor) -> Loss:
+        return lambda model, x, y: cross_entropy(model(x / 255 - (rows / 255).mean(0)), y)
+
+    assert _found(minus(pixels[:30]), TensorDataset(pixels, Y))
+    assert not _found(minus(others), TensorDataset(pixels, Y))
+
+
 def test_batches_may_be_kept_for_later() -> None:
     """A loop that steps on the batch before the last, as one that fetches ahead does."""
     kept: list[torch.Tensor] = []
@@ -186,4 +213,7 @@ def test_equal_rows_and_no_others_have_equal_numbers() -> None:
     assert np.unique(first).size == N
     assert not np.isin(other, first).any()
     assert hashes(Y[:, None]) is None
+    numbers = hashes((1000 * X).to(torch.int16))
+    assert numbers is not None and np.unique(numbers).size == N
+    assert (numbers == hashes((1000 * X).to(torch.int16).long())).all()
     assert hashes(X[:, :2]) is None
