@@ -38,21 +38,28 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A global variable, or one of a function around a class, that the methods of a data set read."""
+    """What methods of a data set read: an attribute of a class, a global variable, or that of a function.
 
-    scope: dict[str, Any] | CellType
+    Attributes:
+        name: in the source.
+        scope: a class, a cell, or the names of a module.
+        key: in the scope.
+    """
+
     name: str
+    scope: Any
+    key: str
 
     def get(self) -> Any:
         """What it refers to."""
-        return self.scope.cell_contents if isinstance(self.scope, CellType) else self.scope[self.name]
+        return self.scope[self.key] if isinstance(self.scope, dict) else getattr(self.scope, self.key)
 
     def set(self, value: Any) -> None:
         """Let it refer to something else."""
-        if isinstance(self.scope, CellType):
-            self.scope.cell_contents = value
+        if isinstance(self.scope, dict):
+            self.scope[self.key] = value
         else:
-            self.scope[self.name] = value
+            setattr(self.scope, self.key, value)
 
 
 class Copies:
@@ -193,9 +200,12 @@ def _has_rows(value: Any) -> bool:
 
 
 def _variables(kind: type) -> Iterator[Variable]:
-    """Names that are not theirs in methods of a class, and in functions of their module that they call."""
-    methods = (vars(each) for each in kind.__mro__ if not each.__module__.startswith(("builtins", "torch.")))
-    functions = [inspect.unwrap(each) for names in methods for each in names.values() if callable(each)]
+    """Of a class itself, and what its methods, and functions of their module that these call, look up."""
+    functions: list[Any] = []
+    for each in kind.__mro__:
+        if not each.__module__.startswith(("builtins", "torch.", "typing")):
+            functions += [inspect.unwrap(value) for value in vars(each).values() if callable(value)]
+            yield from (Variable(name, each, name) for name in vars(each) if not name.startswith("__"))
     seen: set[CodeType] = set()
     given: set[tuple[int, str]] = set()
     while functions:
@@ -204,17 +214,21 @@ def _variables(kind: type) -> Iterator[Variable]:
         if code is None or code in seen:
             continue
         seen.add(code)
-        cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
-        found = [Variable(cell, name) for name, cell in cells.items() if _filled(cell)]
-        found += [Variable(function.__globals__, name) for name in _names(code) & function.__globals__.keys()]
-        for variable in found:
-            key = id(variable.scope), variable.name
-            value = variable.get()
+        for variable in _looked_up(function, code):
+            key, value = (id(variable.scope), variable.key), variable.get()
             if inspect.isfunction(value) and value.__module__ == function.__module__:
                 functions.append(value)
             elif key not in given:
                 given.add(key)
                 yield variable
+
+
+def _looked_up(function: Any, code: CodeType) -> Iterator[Variable]:
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        if _filled(cell):
+            yield Variable(name, cell, "cell_contents")
+    for name in sorted(_names(code) & function.__globals__.keys()):
+        yield Variable(name, function.__globals__, name)
 
 
 def _filled(cell: CellType) -> bool:
@@ -233,14 +247,10 @@ def _names(code: CodeType) -> set[str]:
 def _never_copied(value: Any, depth: int) -> Iterator[Any]:
     """Parts that no copy can be made of, such as locks and open files."""
     try:
-        copy.deepcopy(value, {id(part): part for part in _rows_of(value)})
+        copy.deepcopy(value, {id(held.rows): held.rows for held in held_by(value)})
     except Exception:
         parts = getattr(value, "__dict__", {})
         if depth < 0 or not parts:
             yield value
         for part in parts.values():
             yield from _never_copied(part, depth - 1)
-
-
-def _rows_of(value: Any) -> Iterator[Any]:
-    yield from (held.rows for held in held_by(value))

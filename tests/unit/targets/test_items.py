@@ -111,6 +111,13 @@ def _around() -> type[_Rows]:
     return FromAround
 
 
+class OfItsClass(FromGlobals):
+    rows = X.clone()
+
+    def __getitem__(self, i: int) -> Any:
+        return self.rows[i] + self.rows[random.randrange(N)], Y[i]
+
+
 class Locked(_Rows):
     """Cannot be copied."""
 
@@ -383,7 +390,7 @@ def _looked(dataset: Any) -> list[Any]:
 
 
 WRONG: list[type[_Rows]] = [Mixup, SometimesMixup, Normalised, Pairs, OfRecords, Around, FromGlobals]
-WRONG += [_around(), Locked, WithPool, ByClass, Sparse, Fresh, InBatches, Rarely]
+WRONG += [_around(), OfItsClass, Locked, WithPool, ByClass, Sparse, Fresh, InBatches, Rarely]
 
 
 @pytest.mark.parametrize("kind", WRONG)
