@@ -20,7 +20,7 @@ from dpaudit.targets.sources import Hashes, hashes, leaves
 from dpaudit.targets.tape import Playing, Tape
 
 _LOOKS = 2
-_BATCHES = 8
+_BATCHES = 64
 _ROUNDING = 1e-3
 _DISTINCT = 0.99
 _SHARE = 0.5
