@@ -154,15 +154,16 @@ class _Look:
 
     def all(self) -> Iterator[Mixed]:
         """Of each thing that may hold the records and does."""
-        for held in self._copies.held:
-            if count(held.rows) == self._size and of_records(held.rows):
-                found = self._of(held)
-                if found is not None:
-                    yield found
+        own = (each for each in self._copies.held if count(each.rows) == self._size)
+        candidates = [held for held in own if of_records(held.rows)]
+        for held in candidates:
+            found = self._of(held, min(_SECONDS, _PATIENCE / (1 + len(candidates))))
+            if found is not None:
+                yield found
 
-    def _of(self, held: Held) -> Mixed | None:
+    def _of(self, held: Held, seconds: float) -> Mixed | None:
         """None where its rows are not those of the items, or items differ without them."""
-        deadline = time.perf_counter() + _SECONDS
+        deadline = time.perf_counter() + seconds
         half = self._rng.permutation(self._size) % 2 == 0
         changed = [with_others(self._copies.held, held, h, self._rng) for h in (half, ~half)]
         tried = own = several = 0
