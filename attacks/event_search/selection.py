@@ -29,7 +29,7 @@ _RANKS = 40
 _KEPT = 24
 _TRAINED_FROM = 400
 _WORTH = 0.01
-CAUTION = 3.5
+CAUTION, _HOPE = 3.5, 1.0
 """Standard deviations: the best of thousands of events, none of which is real, looks that much better."""
 _FITTED = 20_000
 _MARGINS = (0.3, 0.05, -math.inf)
@@ -55,6 +55,8 @@ class Choice:
         counts: on the samples that chose it: too good to be believed.
         expected: bound that a confirmation is likelier to give than not, by which pairs are compared; that
             of a cautious reading would put common events before worse ones. None where only `rated` is known.
+        hopeful: parameter that the least cautious reading of any event needs: of many pairs it is mostly
+            luck, but a rare event that the neighbour never shows has no other sign in few outputs.
         beside: other events that promise nearly as much, to be confirmed on the same outputs.
     """
 
@@ -63,6 +65,7 @@ class Choice:
     rated: float
     counts: Counts
     expected: float | None = None
+    hopeful: float = -math.inf
     beside: tuple[Choice, ...] = ()
 
 
@@ -221,13 +224,15 @@ def _best(
         return None
     cuts = thresholds(first, second)
     ours, theirs = _counts(first, cuts), _counts(second, cuts)
-    readings = np.stack(
-        [
-            rated(guarantee, ours, n, theirs, m, caution, margin=margin),
-            rated(guarantee, theirs, m, ours, n, caution, margin=margin),
-        ]
-    )
-    readings = np.where(np.isnan(cuts)[None, None], -np.inf, readings)
+
+    def read_with(deviations: float) -> FloatArray:
+        there = rated(guarantee, ours, n, theirs, m, deviations, margin=margin)
+        back = rated(guarantee, theirs, m, ours, n, deviations, margin=margin)
+        return np.where(np.isnan(cuts) | trivial, -np.inf, np.stack([there, back]))
+
+    # What happens always, or never, is no event.
+    trivial = np.isin(ours + theirs, (0, n + m))
+    readings = read_with(caution)
     # Features come in the order in which people like to read them: the first that is as good as any is taken.
     tops = readings.max(axis=(0, 1, 2))
     if np.isneginf(tops).all():
@@ -242,6 +247,7 @@ def _best(
         event=Event(feature=features[column], above=side == 0, threshold=float(cuts[row, column])),
         swapped=bool(swapped),
         rated=float(readings[swapped, side, row, column]),
+        hopeful=float(read_with(min(caution, _HOPE)).max()),
         counts=Counts(hits=b, trials=m, other_hits=a, other_trials=n)
         if swapped
         else Counts(hits=a, trials=n, other_hits=b, other_trials=m),

@@ -260,7 +260,7 @@ class _Tests:
 
 def _nothing(source: Randomness) -> str:
     if source.source is Source.NOWHERE:
-        return "It put out the same on all data that were tried, so that there was nothing to test."
+        return "It put out the same on both data sets of each pair that was tried: there was nothing to test."
     return "Nothing told the outputs on any two data sets apart, so that there was nothing to test."
 
 

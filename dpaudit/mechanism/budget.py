@@ -15,6 +15,7 @@ _STEPS = ((16, 1), (8, 2), (4, 4), (1, 16))
 _LARGEST_PART, _LARGEST_ROUND = 40_000, 2_000_000
 """More do not choose pairs better, nor the last pair's event; the confirmation gets what is left."""
 _OVERHEAD = 0.4
+_FOR_SIMPLEST = 1 / 150
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Budget:
         examples: pairs that are tried.
         screen: outputs on each data set of a pair that is tried.
         patterns: the same, of the pairs that are known to break mechanisms.
+        simplest: the same, of the first few of these.
         rounds: later looks at fewer pairs.
         confirm: outputs on each data set with which the last event is tested.
     """
@@ -45,6 +47,7 @@ class Budget:
     examples: int
     screen: int
     patterns: int
+    simplest: int
     rounds: tuple[Round, ...]
     confirm: int
 
@@ -79,6 +82,7 @@ def budget(samples: int, *, examples: int, patterns: int = 0) -> Budget:
         examples=examples,
         screen=screen,
         patterns=known,
+        simplest=max(known, min(int(samples * _FOR_SIMPLEST), _LARGEST_SCREEN)),
         rounds=rounds,
         confirm=max(int(max(samples / 2 - chosen, samples * 0.6 / 2)), 64),
     )

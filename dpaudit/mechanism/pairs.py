@@ -42,6 +42,7 @@ class Tried:
         rejected: why the mechanism does not take these data; empty if it does.
         noted: what a user should know of this pair.
         seconds: for one output, where that is much; else 0.
+        drawn: outputs on each data set that rated it first.
     """
 
     pair: Neighbours[Any]
@@ -51,11 +52,17 @@ class Tried:
     rejected: str = ""
     noted: str = ""
     seconds: float = 0.0
+    drawn: int = 0
 
     @property
     def rated(self) -> float:
         """Parameter that a cautious reading of the outputs needs; -inf without an event."""
         return -math.inf if self.choice is None else self.choice.rated
+
+    @property
+    def hopeful(self) -> float:
+        """The same of the least cautious reading of any event."""
+        return -math.inf if self.choice is None else self.choice.hopeful
 
     @property
     def expected(self) -> float:
@@ -136,7 +143,7 @@ class Screen:
             return replace(new, noted=checked)
         spent = time.monotonic() - start
         if spent <= _SLOW:
-            return self.rate(new, self.samples(new, 2, size, coupled=True))
+            return self.rate(replace(new, drawn=size), self.samples(new, 2, size, coupled=True))
         new = replace(new, seconds=spent / (2 * (_FIRST + _PROBE)))
         rated = self.rate(new, probe)
         worth = rated.rated > self.guarantee.claimed
@@ -232,7 +239,7 @@ def _hangs_on_one(samples: Samples) -> bool:
 
 def _rejects(outputs: Outputs) -> str:
     """The failure that every output was; empty if some were outputs."""
-    labels = {outputs.labels[kind] for kind in np.unique(outputs.kinds)}
+    labels = _sorts(outputs)
     label = next(iter(labels))
     if len(labels) > 1 or not (label.startswith("raised ") or label in (OUT_OF_TIME.label, DIED.label)):
         return ""
@@ -241,11 +248,20 @@ def _rejects(outputs: Outputs) -> str:
 
 
 def _checked(pair: Neighbours[Any], probe: Samples) -> str:
-    """A mechanism that refuses a record which lies outside of its domain does what it should."""
-    raised = [part for part in (probe.first, probe.second) if _rejects(part)]
-    if not pair.outside or not raised:
-        return ""
-    return f"refuses records outside of the stated domain ({_rejects(raised[0])})"
+    """A mechanism that refuses a record which lies outside of its domain does what it should.
+
+    What also happens without that record is no refusal of it.
+    """
+    parts = (probe.first, probe.second)
+    for part, other in (parts, parts[::-1]):
+        why = _rejects(part)
+        if pair.outside and why and not _sorts(part) & _sorts(other):
+            return f"refuses records outside of the stated domain ({why})"
+    return ""
+
+
+def _sorts(outputs: Outputs) -> set[str]:
+    return {outputs.labels[kind] for kind in np.unique(outputs.kinds)}
 
 
 def _records(pair: Neighbours[Any]) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ from typing import Any
 import hypothesis
 
 from dpaudit.attacks.event_search.selection import Learn, Samples, together
+from dpaudit.claim import Adjacency
 from dpaudit.domains import Domain
 from dpaudit.errors import DpauditError, UsageError
 from dpaudit.mechanism.budget import Budget
@@ -30,6 +31,8 @@ Progress = Callable[[str, int, int], None]
 
 
 _WITH_RECORDS = 8
+_SIMPLEST = 3
+_LONG, _LONGEST, _STAGE = 8, 4, 97
 _SHRINKING = 4
 """How many times as many pairs as planned may be tried where one is being made smaller."""
 
@@ -85,6 +88,9 @@ def search(
             found = _generated(domain, screen, share, quick, end, progress)
         if found is not None:
             break
+    if found is None and not any(tried.choice for tried in screen.tried.values()):
+        found = _step(domains, screen, budget)
+        found = found if quick else None
     if found is not None and not _has_records(found.pair):
         _try_records(domains, screen, budget)
     tried = list(screen.tried.values())
@@ -103,10 +109,39 @@ def _patterns(
         if screen.knows(pair.swapped()):  # events are compared in both directions
             continue
         progress("trying pairs", i, budget.examples)
-        tried = screen.look(pair, budget.patterns)
+        # What is rare and needs no other record shows on them, or not at all.
+        simple = sum(known in screen.patterns for known in screen.tried) < _SIMPLEST
+        tried = screen.look(pair, budget.simplest if simple else budget.patterns)
         screen.patterns.add(tried.text)
         if tried.strong and quick:
             return tried
+    return None
+
+
+def _step(domains: Sequence[Domain], screen: Screen, budget: Budget) -> Tried | None:
+    """Where outputs change, although on no pair: two halves of a data set are tried again and again.
+
+    A mechanism that draws nothing, and puts out something else on some data set than on the empty one,
+    does so at one of the records between.
+    """
+    pairs = (pair for domain in domains for pair in domain.patterns if not pair.outside)
+    added = (pair for pair in pairs if pair.adjacency is Adjacency.ADD_REMOVE)
+    long = [pair for pair in added if isinstance(pair.second, list) and len(pair.second) > _LONG]
+    for pair in sorted(long, key=lambda pair: -len(pair.second))[:_LONGEST]:
+        data = pair.second
+
+        def put_out(records: int, data: list[Any] = data) -> int:
+            drawn = screen.drawer.draw(data[:records], 1, (screen.root, _STAGE, records))
+            return int(drawn.fingerprints[0])
+
+        low, high, first = 0, len(data), put_out(0)
+        if put_out(high) == first:
+            continue
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if put_out(middle) == first else (low, middle)
+        step = replace(pair, first=data[:low], second=data[:high], index=low)
+        return screen.look(step, budget.patterns)
     return None
 
 
@@ -179,15 +214,16 @@ def _refuse_if_rejected(tried: list[Tried]) -> None:
 
 
 def _first_round(screen: Screen, order: Callable[[Tried], Any], places: int) -> list[Tried]:
-    """Half of the places in order, the others for the best of the patterns; the rest after them.
+    """Half of the places in order, a quarter for the best of the patterns, the last for hopeful ones of them.
 
     Few outputs rate a small leak by chance, and then patterns that break other mechanisms are likelier to
     show it than what was drawn.
     """
     every = sorted((tried for tried in screen.tried.values() if tried.choice is not None), key=order)
-    half = -(-places // 2)
-    patterns = [tried for tried in every[half:] if tried.text in screen.patterns][: places - half]
-    chosen = {tried.text for tried in [*every[:half], *patterns]}
+    half, quarter = -(-places // 2), places // 4
+    patterns = [tried for tried in every[half:] if tried.text in screen.patterns]
+    hopeful = sorted(patterns[quarter:], key=lambda tried: -tried.hopeful)[: places - half - quarter]
+    chosen = {tried.text for tried in [*every[:half], *patterns[:quarter], *hopeful]}
     return sorted(every, key=lambda tried: tried.text not in chosen)
 
 
@@ -223,7 +259,7 @@ def narrowed(
             progress("choosing the event", done, total)
             last = each is budget.rounds[-1]
             # Fewer outputs than a pair was screened with would rate it anew by chance.
-            size = max(each.size, budget.patterns) if tried.text in screen.patterns else each.size
+            size = max(each.size, tried.drawn)
             parts = seen.setdefault(tried.text, [])
             size = tried.affordable(size, seconds / total)
             parts.append(screen.samples(tried, stage, size, coupled=True))

@@ -239,6 +239,37 @@ def test_a_deterministic_function_of_the_data_is_refuted():
     assert any("a release without randomness protects nothing" in note for note in audit.notes)
 
 
+def only_of_many(data, rng):
+    return "many" if len(data) > 14 else "few"
+
+
+def test_what_draws_nothing_and_changes_at_one_number_of_records_is_refuted_there():
+    audit = audited(only_of_many, domain="list(category('a', 'b'))")
+    assert audit.verdict.status is Status.REFUTED
+    pair = audit.confirmations[0].tried.pair
+    assert (len(pair.first), len(pair.second)) == (14, 15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_rare_text_that_one_record_alone_can_show_is_found(seed):
+    def union(data, rng):
+        return sorted({text for text in data if rng.random() < 0.01})
+
+    audit = audited(union, delta=1e-5, domain="list(text())", settings=Settings(samples=300_000, seed=seed))
+    assert audit.verdict.status is Status.REFUTED
+
+
+def test_what_fails_by_chance_refuses_no_record():
+    def fails(data, rng):
+        if rng.random() < 0.7:
+            raise ValueError(f"only {len(data)} people")
+        return len(data)
+
+    audit = audited(fails, settings=Settings(samples=2_000, examples=40), domain="list(float(0, 1))")
+    assert not any("refuses" in note for note in audit.notes)
+
+
 @pytest.mark.slow
 def test_global_randomness_is_named():
     def careless(data, rng):
