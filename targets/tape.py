@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 _MOST_BYTES = 1 << 29
 _ADDING = {"add", "sub", "rsub", "lerp", "addcmul", "addcdiv", "_foreach_add", "_foreach_sub"}
@@ -54,6 +54,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.before: dict[int, torch.UntypedStorage] = {}
         self._made: set[int] = set()
         self._operations: list[_Operation] = []
+        self._told: tuple[int, list[torch.Tensor]] = 0, []
 
     def clear(self) -> None:
         """Start anew."""
@@ -63,6 +64,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _forget(self) -> None:
         for kept in (self._operations, self.before, self._made):
             kept.clear()
+        self._told = 0, []
 
     def drew(self, rows: int) -> bool:
         """Whether as many random values were drawn as there are rows, other than to put these in an order."""
@@ -132,9 +134,13 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 _play(operation, playing)
 
     def outside(self) -> list[torch.Tensor]:
-        """What the operations take that they did not make."""
-        every = (t for o in self._operations for t in _tensors((o.arguments, o.keywords)))
-        return list({_key(t): t for t in every if place(t) and place(t) not in self._made}.values())
+        """What the operations take that they did not make; told once, until there are more."""
+        number = len(self._operations)
+        if number != self._told[0]:
+            every = (t for o in self._operations for t in _tensors((o.arguments, o.keywords)))
+            found = {_key(t): t for t in every if place(t) and place(t) not in self._made}
+            self._told = number, list(found.values())
+        return self._told[1]
 
     def reached(self, places: Collection[int], noisy: Collection[int] = ()) -> set[int]:
         """Where values lie that those at `places` lead to, before noise is added to them; with these.
@@ -266,7 +272,14 @@ def _written(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, torch.Tensor)]
+    """Of what operations take and make, in lists and tuples at most: `tree_flatten` takes far longer."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    return [tensor for part in value for tensor in _tensors(part)]
 
 
 def _cloned(value: Any) -> Any:
