@@ -109,7 +109,7 @@ CASES = (
     Case(name="svt-6", samples=3_000_000, sound=False),
     Case(
         name="svt-34-parallel",
-        samples=10_000_000,
+        samples=20_000_000,
         sound=False,
         rounded=True,
         least=0.2616,
