@@ -216,7 +216,7 @@ def curve_rejects(
         right, wrong = right + gain, more
         contradiction = right + wrong > total / canaries
         rejected[lane[contradiction]] = True
-        goes_on = ~contradiction & (gain > _STALLED * right) & (index > 1)
+        goes_on = ~contradiction & (gain > _STALLED * right) & (index > 0)
         lane, total, index = lane[goes_on], total[goes_on], index[goes_on] - 1.0
         right, wrong = right[goes_on], wrong[goes_on]
     return rejected

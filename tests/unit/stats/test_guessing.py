@@ -110,6 +110,12 @@ def test_curve_rejects_is_the_published_recursion(guesses, mu, level, options, d
     assert found in just
 
 
+def test_the_walk_ends_at_no_right_guess():
+    # The last step moves mass to wrong guesses alone, and here it is that which is too much.
+    arguments = {"canaries": 2, "guesses": np.array([2]), "correct": np.array([2]), "level": np.array([0.25])}
+    assert guessing.curve_rejects(Gaussian(mu=0.5), **arguments, options=3)[0]
+
+
 def test_elements_of_one_call_do_not_touch_one_another():
     guesses, correct = np.array([50, 20, 20, 90, 1]), np.array([44, 20, 0, 50, 1])
     level = np.array([0.05, 0.01, 0.3, 0.2, 0.4])
