@@ -135,7 +135,11 @@ def mixed(dataset: Any) -> Iterator[Mixed]:
     """For each thing that holds the records: how many items change with other rows of it, too."""
     for leaf in {id(leaf): leaf for leaf, _ in leaves(dataset)}.values():
         if not _of_torch(leaf) and items(leaf) >= FEWEST_ROWS:
-            seen = list(_Look(leaf).all())
+            copies = Copies(leaf)
+            # Copies of what is large could take the memory that training needs.
+            if sum(size_in_bytes(held.rows) for held in copies.held) > _MOST_BYTES:
+                continue
+            seen = list(_Look(leaf, copies).all())
             mostly = max(seen, key=lambda each: each.moved, default=None)
             yield from (replace(each, mostly=mostly.name) for each in seen if mostly)
 
@@ -143,9 +147,9 @@ def mixed(dataset: Any) -> Iterator[Mixed]:
 class _Look:
     """At the items of one data set."""
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, copies: Copies) -> None:
         self._size, self._where = items(dataset), _place(dataset)
-        self._copies = Copies(dataset)
+        self._copies = copies
         self._rng = np.random.default_rng(self._size)
         self._asked = [int(number) for number in self._rng.permutation(self._size)[:_MORE_ITEMS]]
         # Whoever changes a row in place is not to change it for the next.
@@ -265,9 +269,9 @@ def _written(rows: Any, at: IntArray, values: Any) -> Any:
 
 
 def _copied(rows: Any) -> Any:
-    """A copy; the thing itself where that is too large or cannot be copied."""
+    """A copy; the thing itself where there is none."""
     try:
-        return copy.deepcopy(rows) if size_in_bytes(rows) <= _MOST_BYTES else rows
+        return copy.deepcopy(rows)
     except (RuntimeError, TypeError):
         return rows
 

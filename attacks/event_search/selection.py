@@ -29,8 +29,10 @@ _RANKS = 40
 _KEPT = 24
 _TRAINED_FROM = 400
 _WORTH = 0.01
-CAUTION, _HOPE = 3.5, 1.0
+CAUTION = 3.5
 """Standard deviations: the best of thousands of events, none of which is real, looks that much better."""
+_HOPE = 1.0
+"""The same of a reading that only gives a pair another chance."""
 _FITTED = 20_000
 _MARGINS = (0.3, 0.05, -math.inf)
 """By how much an event has to be able to exceed the claim; the next one where no event is able to."""

@@ -450,6 +450,15 @@ def test_items_that_nothing_is_known_of_are_a_note() -> None:
     assert all("not tested" in note.measured for note in items.notes())
 
 
+def test_what_is_too_large_to_copy_is_left_alone() -> None:
+    dataset = Mixup()
+    dataset.x = torch.zeros(1).expand(N, 1 << 23)
+    items = Items()
+    items.look(dataset)
+    assert not list(items.findings())
+    assert "not tested" in next(items.notes()).measured
+
+
 def test_variables_are_left_as_they_were() -> None:
     before = X
     for kind in (FromGlobals, _around()):
